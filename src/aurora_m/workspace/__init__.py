@@ -1,0 +1,47 @@
+"""Ground floor: errors, config building blocks, atomic files, manifests, the run lock, progress."""
+
+from .errors import AuroraError, DataError, RecipeError
+from .files import (
+    atomic_folder,
+    atomic_path,
+    fingerprint,
+    fingerprint_file,
+    fingerprint_folder,
+    lock_run,
+    read_json,
+    recover_folder,
+    write_json,
+    write_text,
+)
+from .manifest import Manifest, load_manifest, peak_memory_bytes, record_stage, stage_fingerprint
+from .progress import Progress, Task
+from .section import Count, Section, Share, format_count, parse_count, parse_share
+
+__all__ = [
+    "AuroraError",
+    "Count",
+    "DataError",
+    "Manifest",
+    "Progress",
+    "RecipeError",
+    "Section",
+    "Share",
+    "Task",
+    "atomic_folder",
+    "atomic_path",
+    "fingerprint",
+    "fingerprint_file",
+    "fingerprint_folder",
+    "format_count",
+    "load_manifest",
+    "lock_run",
+    "parse_count",
+    "parse_share",
+    "peak_memory_bytes",
+    "read_json",
+    "record_stage",
+    "recover_folder",
+    "stage_fingerprint",
+    "write_json",
+    "write_text",
+]
