@@ -1,0 +1,97 @@
+"""What a recipe says about raw documents: domains, their sources, and the settings of the curation passes."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from ..workspace import Count, Section, Share
+
+RedactionKind = Literal["email", "phone", "ip", "key"]
+PositiveCount = Annotated[Count, Field(gt=0)]
+DOCUMENT_FIELDS = ("text", "id", "source", "url", "license", "lang")
+
+
+class SourceConfig(Section):
+    """Where documents of a domain come from.
+
+    `kind`: `jsonl` (one JSON object per line, .gz and .zst too, or a small JSON array), `parquet`, `text` (a .txt/.md
+    file or a folder of them), `code` (a tree of source files), `docstrings` (docstrings of a tree of Python files; the
+    path `stdlib:` is the standard library of the running Python), `hf` (a Hugging Face dataset address).
+    """
+
+    kind: Literal["jsonl", "parquet", "text", "code", "docstrings", "hf"]
+    path: str = Field(min_length=1)
+    """A file, a folder or a glob; any fsspec address works for jsonl and parquet. For `hf`: `owner/dataset`."""
+    name: str | None = Field(None, min_length=1)
+    """Name in the reports; the path's own name where left out. A record's own `source` field wins over it."""
+    fields: dict[str, str] = {}
+    """Our column (text, id, source, url, license, lang) -> the record's field, where the names differ."""
+    template: str | None = None
+    """A Jinja2 template over the record that makes the text, instead of a text field."""
+    license: str | None = None
+    """Licence of the records that name none themselves."""
+    lang: str | None = None
+    """Language of the records that name none themselves; the domain's where left out."""
+    limit_documents: PositiveCount | None = None
+    limit_bytes: PositiveCount | None = None
+    subset: str | None = None
+    """`hf` only: the dataset's configuration (a folder of its parquet files)."""
+    split: str | None = None
+    """`hf` only: the split, `train` where left out."""
+    revision: str | None = None
+    """`hf` only: branch, tag or commit; where left out, the parquet files of `main`."""
+
+    @field_validator("fields")
+    @classmethod
+    def _known_columns(cls, fields: dict[str, str]) -> dict[str, str]:
+        unknown = sorted(set(fields) - set(DOCUMENT_FIELDS))
+        if unknown:
+            raise ValueError(f"fields has {unknown[0]!r}, expected one of {', '.join(DOCUMENT_FIELDS)}")
+        return fields
+
+
+class HeldoutConfig(Section):
+    """The part of a domain that is never trained on: `share` of its documents, but at least and at most so many."""
+
+    share: Annotated[Share, Field(ge=0, le=0.25)] = 0.02
+    min_documents: Annotated[Count, Field(ge=0)] = 8
+    max_documents: Annotated[Count, Field(ge=0)] = 400
+
+
+class DomainConfig(Section):
+    """A domain: the unit of mixing and of measuring."""
+
+    lang: str | None = None
+    """Code of a language file; None for code and for mixed languages."""
+    rules: Literal["text", "code", "none"] = "text"
+    """Quality rules. `none` is for instructions and parallel text: only normalised, redacted, exact duplicates gone."""
+    sources: list[SourceConfig] = []
+    heldout: HeldoutConfig | None = None
+    near_duplicates: bool = True
+    redact: bool = True
+    thresholds: dict[str, float] = {}
+    """Overrides of the language file's thresholds."""
+
+
+class NearDuplicateConfig(Section):
+    """MinHash with banding: texts whose word n-grams overlap by about `threshold` (Jaccard) are near-duplicates."""
+
+    bands: Annotated[int, Field(ge=1, le=256)] = 14
+    rows: Annotated[int, Field(ge=1, le=64)] = 8
+    ngram: Annotated[int, Field(ge=1, le=32)] = 5
+    threshold: Annotated[Share, Field(gt=0, le=1)] = 0.7
+
+
+class CurateConfig(Section):
+    """Settings of the curation passes, the same for all domains."""
+
+    language_check: bool = True
+    near_duplicates: NearDuplicateConfig = NearDuplicateConfig()
+    heldout: HeldoutConfig = HeldoutConfig()
+    redact: list[RedactionKind] = ["email", "phone", "ip", "key"]
+    threads: Annotated[int, Field(ge=1)] | None = None
+    """None: as many as there are cores. The result does not depend on it."""
+    max_document_bytes: PositiveCount = 10_000_000
+    max_line_bytes: PositiveCount = 64_000_000
+    dropped_sample: Annotated[int, Field(ge=0)] = 20
+    """How many dropped documents to keep, per domain, pass and reason, to look at."""
