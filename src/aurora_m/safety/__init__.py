@@ -1,1 +1,60 @@
-"""(being built)"""
+"""Safety: taxonomy, red-team prompts and look-alikes, supervised tuning on them, refusal measures.
+
+config.py     the recipe section
+taxonomy.py   the six concerns (taxonomy.yaml)
+prompts.py    rows of data/*.jsonl and of users' files of the same form
+tuning.py     the instruction format; examples packed into sequences, loss on responses only
+alignment.py  the stage
+measures.py   refusal detection, refusal and over-refusal rates
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from .config import AlignConfig, ReplayConfig
+
+if TYPE_CHECKING:
+    from .alignment import align
+    from .measures import detect_refusal, measure_safety
+    from .prompts import Prompt, Review, load_prompts, shipped_prompt_files
+    from .taxonomy import Concern, load_taxonomy
+    from .tuning import INSTRUCTION_TEMPLATE, ResponseBatches, format_instruction
+
+_LAZY = {
+    "align": ".alignment",
+    "detect_refusal": ".measures",
+    "measure_safety": ".measures",
+    "Prompt": ".prompts",
+    "Review": ".prompts",
+    "load_prompts": ".prompts",
+    "shipped_prompt_files": ".prompts",
+    "Concern": ".taxonomy",
+    "load_taxonomy": ".taxonomy",
+    "INSTRUCTION_TEMPLATE": ".tuning",
+    "ResponseBatches": ".tuning",
+    "format_instruction": ".tuning",
+}
+
+__all__ = [
+    "INSTRUCTION_TEMPLATE",
+    "AlignConfig",
+    "Concern",
+    "Prompt",
+    "ReplayConfig",
+    "ResponseBatches",
+    "Review",
+    "align",
+    "detect_refusal",
+    "format_instruction",
+    "load_prompts",
+    "load_taxonomy",
+    "measure_safety",
+    "shipped_prompt_files",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_LAZY[name], __name__), name)
