@@ -1,1 +1,59 @@
-"""(being built)"""
+"""Clean documents → token shards → batches. Only the configs are imported at once; the rest when first asked for."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .config import FimConfig, SpecialTokens, TokenizerConfig, TokenizerTrainConfig
+
+if TYPE_CHECKING:
+    from .batches import Batch, HeldoutBatch, HeldoutBatches, TrainBatches, heldout_batches
+    from .mixture import Mixture, check_shares
+    from .shards import DomainTokens, Shard, ShardWriter
+    from .stage import tokenize
+    from .streams import DomainStream
+    from .tokenizer import Tokenizer, load_tokenizer
+
+_MODULES = {
+    "Batch": "batches",
+    "DomainStream": "streams",
+    "DomainTokens": "shards",
+    "HeldoutBatch": "batches",
+    "HeldoutBatches": "batches",
+    "Mixture": "mixture",
+    "Shard": "shards",
+    "ShardWriter": "shards",
+    "Tokenizer": "tokenizer",
+    "TrainBatches": "batches",
+    "check_shares": "mixture",
+    "heldout_batches": "batches",
+    "load_tokenizer": "tokenizer",
+    "tokenize": "stage",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_MODULES[name]}", __name__), name)
+
+
+__all__ = [
+    "Batch",
+    "DomainStream",
+    "DomainTokens",
+    "FimConfig",
+    "HeldoutBatch",
+    "HeldoutBatches",
+    "Mixture",
+    "Shard",
+    "ShardWriter",
+    "SpecialTokens",
+    "Tokenizer",
+    "TokenizerConfig",
+    "TokenizerTrainConfig",
+    "TrainBatches",
+    "check_shares",
+    "heldout_batches",
+    "load_tokenizer",
+    "tokenize",
+]

@@ -1,0 +1,77 @@
+"""The tokenizer's and fill-in-the-middle's part of the recipe. Light: nothing heavy is imported here."""
+
+from typing import Self
+
+from pydantic import Field, field_validator, model_validator
+
+from aurora_m.workspace import Count, Section, Share
+
+
+class SpecialTokens(Section):
+    """The tokens with a meaning of their own; the names are StarCoder's, so that its checkpoints fit as they are.
+
+    A loaded tokenizer that lacks `eod` uses its own end-of-sequence token; one that lacks the FIM names has no FIM.
+    """
+
+    eod: str = "<|endoftext|>"
+    fim_prefix: str = "<fim_prefix>"
+    fim_middle: str = "<fim_middle>"
+    fim_suffix: str = "<fim_suffix>"
+    fim_pad: str = "<fim_pad>"
+
+    @model_validator(mode="after")
+    def _check_distinct(self) -> Self:
+        names = self.all()
+        if "" in names or len(set(names)) != len(names):
+            raise ValueError(f"special tokens {names} must be five different, non-empty strings")
+        return self
+
+    def all(self) -> list[str]:
+        """The five strings in the order a trained tokenizer numbers them."""
+        return [self.eod, self.fim_prefix, self.fim_middle, self.fim_suffix, self.fim_pad]
+
+
+class TokenizerTrainConfig(Section):
+    """A byte-level BPE trained on the curated documents: the same number of bytes from each named domain."""
+
+    vocab_size: Count = Field(gt=0)  # entries in all: 256 bytes, the special tokens, the merges
+    domains: list[str] = Field(min_length=1)
+    bytes_per_domain: Count = Field(default=20_000_000, gt=0)
+
+    @field_validator("domains")
+    @classmethod
+    def _check_domains(cls, domains: list[str]) -> list[str]:
+        repeated = sorted({domain for domain in domains if domains.count(domain) > 1})
+        if repeated:
+            raise ValueError(f"domains {repeated} are named twice; name each once, all get the same number of bytes")
+        return domains
+
+
+class TokenizerConfig(Section):
+    """`train` trains one, `path` loads one (folder, tokenizer.json, Hugging Face id), neither takes the base's."""
+
+    train: TokenizerTrainConfig | None = None
+    path: str | None = None
+    special: SpecialTokens = SpecialTokens()
+
+    @model_validator(mode="after")
+    def _check_one_origin(self) -> Self:
+        if self.train and self.path:
+            raise ValueError(f"tokenizer has both train and path ({self.path!r}); keep one of them")
+        if self.train and self.train.vocab_size < 256 + len(self.special.all()):
+            raise ValueError(
+                f"tokenizer.train.vocab_size {self.train.vocab_size} is too small: 256 bytes and "
+                f"{len(self.special.all())} special tokens need {256 + len(self.special.all())}; 8K or more is usual"
+            )
+        return self
+
+
+class FimConfig(Section):
+    """Fill-in-the-middle (Bavarian et al. 2022): which domains, and how often; the rates are StarCoder's.
+
+    `rate` is the share of a domain's documents rearranged, `spm_rate` the share of those in suffix-prefix-middle order.
+    """
+
+    domains: list[str] = Field(min_length=1)
+    rate: Share = Field(default=0.5, ge=0, le=1)
+    spm_rate: Share = Field(default=0.5, ge=0, le=1)
