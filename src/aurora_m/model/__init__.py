@@ -1,1 +1,53 @@
-"""(being built)"""
+"""One decoder, configured into the families. Configs come light; what needs torch loads on first use."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from .config import ArchitectureConfig, BaseConfig, ModelConfig, RotaryScaling
+
+if TYPE_CHECKING:
+    from .attention import KeyValueCache
+    from .decoder import Decoder, count_parameters, resize_vocabulary
+    from .fetch import fetch_base
+    from .generate import generate
+    from .loss import IGNORED, chunked_loss
+    from .weights import load_model, save_model
+
+_MODULE_OF = {
+    "IGNORED": "loss",
+    "Decoder": "decoder",
+    "KeyValueCache": "attention",
+    "chunked_loss": "loss",
+    "count_parameters": "decoder",
+    "fetch_base": "fetch",
+    "generate": "generate",
+    "load_model": "weights",
+    "resize_vocabulary": "decoder",
+    "save_model": "weights",
+}
+
+__all__ = [
+    "IGNORED",
+    "ArchitectureConfig",
+    "BaseConfig",
+    "Decoder",
+    "KeyValueCache",
+    "ModelConfig",
+    "RotaryScaling",
+    "chunked_loss",
+    "count_parameters",
+    "fetch_base",
+    "generate",
+    "load_model",
+    "resize_vocabulary",
+    "save_model",
+]
+
+
+def __getattr__(name: str):
+    if name in _MODULE_OF:
+        # `generate` is both a module and its function: the function is what is handed out.
+        value = getattr(import_module(f".{_MODULE_OF[name]}", __name__), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
