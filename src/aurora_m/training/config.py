@@ -1,0 +1,146 @@
+"""What the recipe says about training: phases, learning rates, the ledger, checkpoints, the optimizer."""
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, PositiveInt, model_validator
+
+from aurora_m.tokens import FimConfig
+from aurora_m.workspace import Count, Section, Share, parse_count
+
+_STEPS_PATTERN = re.compile(r"(\S+)\s*steps?")
+
+
+def parse_warmup(value: Any) -> int | str:
+    """A warm-up as tokens (`2M`) or as steps of its phase (`2000 steps`, kept as text).
+
+    Raises:
+        ValueError: it is neither.
+    """
+    steps = _STEPS_PATTERN.fullmatch(str(value).strip())
+    warmup = parse_count(steps[1] if steps else value)
+    if warmup < 0:
+        raise ValueError(f"warmup {value!r} is negative; write tokens such as 2M, or '2000 steps'")
+    return f"{warmup} steps" if steps else warmup
+
+
+class LearningRate(Section):
+    """A learning-rate segment: a linear warm-up to `peak`, then a decay to `to`; or the previous phase's goes on.
+
+    `over` is the number of tokens from the segment's start to the end of the decay (default: the phase's tokens).
+    Longer than the phase, the phase stops on the slope; a following phase with `continues: true` goes on from there.
+    """
+
+    peak: float | None = Field(None, gt=0)
+    warmup: Annotated[int | str, BeforeValidator(parse_warmup)] = 0
+    decay: Literal["cosine", "linear", "constant", "1-sqrt"] = "cosine"
+    to: float = Field(0.0, ge=0)
+    over: Annotated[Count, Field(gt=0)] | None = None
+    continues: bool = False
+
+    def warmup_tokens(self, tokens_per_step: int) -> int:
+        """The warm-up in tokens."""
+        return int(self.warmup.split()[0]) * tokens_per_step if isinstance(self.warmup, str) else self.warmup
+
+    @model_validator(mode="after")
+    def _one_or_the_other(self) -> "LearningRate":
+        others = sorted(self.model_fields_set - {"continues"})
+        if self.continues and others:
+            raise ValueError(f"a learning rate that continues the previous phase's takes no {', '.join(others)}")
+        if not self.continues and self.peak is None:
+            raise ValueError("peak is missing; write the highest learning rate, such as 1e-4, or continues: true")
+        if self.peak is not None and self.to > self.peak:
+            raise ValueError(f"to {self.to} is above peak {self.peak}; a decay ends at or below its peak")
+        return self
+
+
+class PhaseConfig(Section):
+    """A span of training: its tokens, whom they go to, and its learning-rate segment."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=60)
+    tokens: Annotated[Count, Field(gt=0)]
+    mixture: dict[str, Share]
+    sequence_length: Annotated[Count, Field(gt=0)]
+    tokens_per_step: Annotated[Count, Field(gt=0)]
+    lr: LearningRate
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps: the nearest whole number to tokens / tokens_per_step, at least 1."""
+        return max(1, (self.tokens + self.tokens_per_step // 2) // self.tokens_per_step)
+
+    @property
+    def sequences_per_step(self) -> int:
+        return self.tokens_per_step // self.sequence_length
+
+    @model_validator(mode="after")
+    def _whole_sequences_and_steps(self) -> "PhaseConfig":
+        if self.tokens_per_step % self.sequence_length:
+            nearest = max(1, round(self.tokens_per_step / self.sequence_length)) * self.sequence_length
+            raise ValueError(
+                f"phase {self.name}: tokens_per_step {self.tokens_per_step} is not a multiple of sequence_length "
+                f"{self.sequence_length}; the nearest is {nearest}"
+            )
+        if self.tokens < self.tokens_per_step:
+            raise ValueError(
+                f"phase {self.name}: {self.tokens} tokens are less than one step of {self.tokens_per_step}; "
+                "give the phase more tokens or lower tokens_per_step"
+            )
+        warmup, span = self.lr.warmup_tokens(self.tokens_per_step), self.lr.over or self.tokens
+        if not self.lr.continues and warmup > span:
+            raise ValueError(
+                f"phase {self.name}: a warm-up of {warmup} tokens does not fit in a schedule of {span}; "
+                "shorten lr.warmup or lengthen lr.over"
+            )
+        return self
+
+
+class OptimizerConfig(Section):
+    """AdamW. `clip` is the largest gradient norm let through; weight decay acts on matrices only."""
+
+    beta1: float = Field(0.9, ge=0, lt=1)
+    beta2: float = Field(0.95, ge=0, lt=1)
+    eps: float = Field(1e-8, gt=0)
+    weight_decay: float = Field(0.1, ge=0)
+    clip: float = Field(1.0, gt=0)
+
+
+class LedgerConfig(Section):
+    """Every how many tokens all held-out sets are scored, and on how many tokens of each at most."""
+
+    every: Annotated[Count, Field(gt=0)]
+    heldout_tokens: Annotated[Count, Field(gt=0)] | None = None
+
+
+class CheckpointConfig(Section):
+    """Every how many tokens a checkpoint is written, and how many within a phase are kept (its last one always)."""
+
+    every: Annotated[Count, Field(gt=0)]
+    keep: PositiveInt = 2
+
+
+class TrainConfig(Section):
+    """The `train` section of a recipe."""
+
+    phases: list[PhaseConfig] = Field(min_length=1)
+    ledger: LedgerConfig
+    checkpoint: CheckpointConfig
+    optimizer: OptimizerConfig = OptimizerConfig()
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    compile: bool = False
+    micro_batch: PositiveInt | None = None
+    fim: FimConfig | None = None
+    threads: PositiveInt | None = None
+
+    @model_validator(mode="after")
+    def _phases_follow_each_other(self) -> "TrainConfig":
+        names = [phase.name for phase in self.phases]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"phase {twice[0]} appears twice; each phase needs its own name")
+        if reserved := {"initial", "superseded"} & set(names):
+            raise ValueError(f"phase name {reserved.pop()!r} is taken by a folder of the train stage; choose another")
+        if "base" in names[1:]:
+            raise ValueError(f"phase base trains from scratch and must come first, not after {names[0]}")
+        if self.phases[0].lr.continues:
+            raise ValueError(f"phase {names[0]}: lr.continues needs a phase before it; give lr.peak instead")
+        return self
