@@ -1,1 +1,6 @@
-"""(being built)"""
+"""The recipe: one YAML file that a whole run follows from."""
+
+from .explain import explain_recipe
+from .recipe import Recipe
+
+__all__ = ["Recipe", "explain_recipe"]

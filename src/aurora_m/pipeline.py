@@ -1,0 +1,329 @@
+"""The stages in order: what is done is skipped, what changed is redone together with all that follows."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from . import corpus, evaluation, model, release, report, safety, tokens, training
+from .recipe import Recipe
+from .workspace import (
+    AuroraError,
+    Manifest,
+    Progress,
+    RecipeError,
+    atomic_folder,
+    fingerprint,
+    fingerprint_file,
+    fingerprint_folder,
+    load_manifest,
+    lock_run,
+    read_json,
+    record_stage,
+    recover_folder,
+    stage_fingerprint,
+    write_json,
+    write_text,
+)
+
+STAGES = ("curate", "tokenize", "train", "align", "evaluate", "release")
+FOLDERS = {
+    "curate": "curated",
+    "tokenize": "tokens",
+    "train": "train",
+    "align": "align",
+    "evaluate": "evaluation",
+    "release": "release",
+}
+# train and align resume inside their folder; the others write a new folder that takes the old one's place at the end.
+_LASTING = ("train", "align")
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """What a run would do with one stage, and why."""
+
+    stage: str
+    action: Literal["skip", "run", "redo", "blocked"]
+    reason: str
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """One stage of one run: its part of the recipe, what it depends on, and the work."""
+
+    name: str
+    config: dict[str, Any]
+    inputs: Callable[[], dict[str, str]]
+    work: Callable[[Path, Progress], dict[str, Any]]
+
+
+def run(
+    recipe: Recipe,
+    *,
+    runs: str | Path = "runs",
+    from_stage: str | None = None,
+    only: str | None = None,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+) -> Path:
+    """Runs a recipe in `runs/<name>` and returns that folder; the report is `report/index.html` in it.
+
+    `from_stage` redoes that stage and all that follow even where nothing changed; `only` runs a single stage on the
+    results of those before it; `dry_run` prints what would happen and changes nothing.
+
+    Raises:
+        RecipeError: unknown stage, or `only` without the results it needs.
+        AuroraError: bad data, a locked run folder, or whatever a stage cannot go on with.
+    """
+    progress = progress or Progress()
+    for given in (from_stage, only):
+        if given is not None and given not in STAGES:
+            raise RecipeError(f"unknown stage {given!r}; expected one of {', '.join(STAGES)}")
+    folder = Path(runs).absolute() / recipe.name
+    if dry_run:
+        for plan in plan_stages(recipe, folder, from_stage=from_stage, only=only):
+            progress.say(f"{plan.stage:<9} {plan.action:<8} {plan.reason}")
+        return folder
+    with lock_run(folder):
+        write_json(folder / "recipe.json", recipe.model_dump(mode="json"))
+        write_text(folder / "recipe.yaml", recipe.to_yaml())
+        forced = False
+        for stage in _stages(recipe, folder):
+            forced = forced or stage.name == from_stage
+            if only is None or stage.name == only:
+                _run_stage(stage, folder, forced, progress)
+            else:
+                _refuse_stale(stage, folder, only)
+            if stage.name == only:
+                break
+        make_report(folder)
+    return folder
+
+
+def plan_stages(
+    recipe: Recipe, folder: Path, *, from_stage: str | None = None, only: str | None = None
+) -> list[StagePlan]:
+    """What `run` would do, stage by stage, without doing it."""
+    plans: list[StagePlan] = []
+    redo_reason = ""
+    for stage in _stages(recipe, folder):
+        if only not in (None, stage.name):
+            continue
+        if redo_reason:
+            plans.append(StagePlan(stage.name, "run", redo_reason))
+            continue
+        try:
+            plan = _plan(stage, folder, forced=stage.name == from_stage)
+        except AuroraError as error:
+            plan = StagePlan(stage.name, "blocked", str(error))
+        plans.append(plan)
+        if plan.action != "skip":
+            redo_reason = f"follows {stage.name}"
+    return plans
+
+
+def make_report(folder: Path) -> Path:
+    """Draws the report of a run folder and returns the page's path."""
+    with atomic_folder(folder / "report") as out:
+        report.write_report(folder, out)
+    return folder / "report" / "index.html"
+
+
+def _plan(stage: _Stage, folder: Path, forced: bool) -> StagePlan:
+    manifest = load_manifest(folder, stage.name)
+    expected = stage_fingerprint(stage.name, stage.config, stage.inputs())
+    if forced:
+        return StagePlan(stage.name, "redo", "asked for")
+    if manifest is None:
+        started = stage.name in _LASTING and (folder / FOLDERS[stage.name]).exists()
+        return StagePlan(stage.name, "run", "goes on where it stopped" if started else "not done yet")
+    if not (folder / FOLDERS[stage.name]).exists():
+        return StagePlan(stage.name, "run", f"its folder {FOLDERS[stage.name]}/ is gone")
+    if manifest.fingerprint != expected:
+        return StagePlan(stage.name, "redo", _difference(manifest, stage))
+    return StagePlan(stage.name, "skip", f"unchanged since {manifest.finished}")
+
+
+def _difference(manifest: Manifest, stage: _Stage) -> str:
+    """Which settings or inputs changed, by name."""
+    inputs = stage.inputs()
+    config = [key for key in {**manifest.config, **stage.config} if manifest.config.get(key) != stage.config.get(key)]
+    files = [key for key in {**manifest.inputs, **inputs} if manifest.inputs.get(key) != inputs.get(key)]
+    changed = [f"setting {key}" for key in config] + [f"input {key}" for key in files]
+    return "changed: " + (", ".join(changed[:4]) + (" ..." if len(changed) > 4 else ""))
+
+
+def _run_stage(stage: _Stage, folder: Path, forced: bool, progress: Progress) -> None:
+    out = folder / FOLDERS[stage.name]
+    recover_folder(out)
+    plan = _plan(stage, folder, forced)
+    if plan.action == "skip":
+        progress.say(f"{stage.name}: {plan.reason}, skipped")
+        return
+    progress.say(f"{stage.name}: {plan.reason}")
+    if forced and stage.name in _LASTING:
+        _set_aside(out)
+    with record_stage(folder, stage.name, stage.config, stage.inputs()) as manifest:
+        if stage.name in _LASTING:
+            out.mkdir(exist_ok=True)
+            manifest.counts = stage.work(out, progress)
+        else:
+            with atomic_folder(out) as temporary:
+                manifest.counts = stage.work(temporary, progress)
+
+
+def _refuse_stale(stage: _Stage, folder: Path, only: str) -> None:
+    plan = _plan(stage, folder, forced=False)
+    if plan.action != "skip":
+        raise AuroraError(
+            f"{only} builds on {stage.name}, which is not up to date ({plan.reason}); "
+            f"run `aurora-m {stage.name} RECIPE` first, or `aurora-m run RECIPE` for everything"
+        )
+
+
+def _set_aside(out: Path) -> None:
+    """Keeps the checkpoints of a training that is redone on request: they may have cost weeks."""
+    if out.exists():
+        kept = out.with_name(f"{out.name}-until-{time.strftime('%Y%m%dT%H%M%S')}")
+        out.rename(kept)
+
+
+# The stages of this house, each: its section of the recipe, what it reads, what it does.
+
+
+def _stages(recipe: Recipe, folder: Path) -> list[_Stage]:
+    """The six stages bound to a recipe and a run folder."""
+    path = {name: folder / FOLDERS[name] for name in STAGES}
+    dump = recipe.model_dump(mode="json")
+
+    def follows(*stages: str) -> dict[str, str]:
+        return {name: _finished(folder, name) for name in stages}
+
+    def curate_inputs() -> dict[str, str]:
+        return {
+            f"{name}: {source.path}": corpus.fingerprint_source(source)
+            for name, domain in recipe.domains.items()
+            for source in domain.sources
+        }
+
+    def base_inputs() -> dict[str, str]:
+        return {"base": _fingerprint_base(recipe)} if recipe.base.path else {}
+
+    def curate(out: Path, progress: Progress) -> dict:
+        return corpus.curate(recipe.curate, recipe.domains, out, seed=recipe.seed, progress=progress)
+
+    def tokenize(out: Path, progress: Progress) -> dict:
+        return tokens.tokenize(
+            recipe.tokenizer,
+            path["curate"],
+            out,
+            base_folder=_base_folder(recipe),
+            seed=recipe.seed,
+            progress=progress,
+        )
+
+    def train(out: Path, progress: Progress) -> dict:
+        return training.train(
+            recipe.train,
+            recipe.base,
+            path["tokenize"],
+            out,
+            seed=recipe.seed,
+            base_folder=_base_folder(recipe),
+            progress=progress,
+        )
+
+    def align(out: Path, progress: Progress) -> dict:
+        return safety.align(
+            recipe.align,
+            path["train"],
+            path["tokenize"],
+            out,
+            seed=recipe.seed,
+            progress=progress,
+            precision=recipe.train.precision,
+        )
+
+    def evaluate(out: Path, progress: Progress) -> dict:
+        return evaluate_run(recipe, folder, out, progress)
+
+    def publish(out: Path, progress: Progress) -> dict:
+        return release.release(recipe.release, folder, out, dump, progress)
+
+    seed = {"seed": recipe.seed}
+    domains = {"domains": dump["domains"]}
+    # Threads and paths' shorthands change no result, so they change no fingerprint.
+    curate_config = {key: value for key, value in dump["curate"].items() if key != "threads"}
+    train_config = {key: value for key, value in dump["train"].items() if key != "threads"}
+    return [
+        _Stage("curate", {**curate_config, **domains, **seed}, curate_inputs, curate),
+        _Stage(
+            "tokenize", {**dump["tokenizer"], **seed}, lambda: follows("curate") | base_inputs(), tokenize
+        ),
+        _Stage(
+            "train", {**train_config, "base": dump["base"], **seed}, lambda: follows("tokenize") | base_inputs(), train
+        ),
+        _Stage("align", {**dump["align"], **seed}, lambda: follows("train") | _file_inputs(recipe.align.data), align),
+        _Stage("evaluate", dump["evaluate"], lambda: follows("align"), evaluate),
+        _Stage(
+            "release",
+            {**dump["release"], "name": recipe.name, "description": recipe.description},
+            lambda: follows("evaluate"),
+            publish,
+        ),
+    ]
+
+
+def evaluate_run(recipe: Recipe, folder: Path, out: Path, progress: Progress) -> dict[str, Any]:
+    """Scores base, trained and aligned model on every domain and on the safety prompts; writes `evaluation.json`."""
+    started = time.monotonic()
+    models = final_models(folder)
+    result = evaluation.measure_forgetting(models, folder / FOLDERS["tokenize"], recipe.evaluate, progress)
+    languages = sorted({domain.lang for domain in recipe.domains.values() if domain.lang})
+    before_after = {"before": models["trained"], "after": models["aligned"]}
+    result["safety"] = safety.measure_safety(
+        before_after, languages, recipe.evaluate, out / "answers.jsonl", progress, data=recipe.align.data
+    )
+    result["seconds"] = round(time.monotonic() - started, 3)
+    write_json(out / "evaluation.json", result)
+    return result
+
+
+def final_models(folder: Path) -> dict[str, Path]:
+    """The folders of the models a finished run compares: `base`, `trained` and `aligned`."""
+    train, align = folder / FOLDERS["train"], folder / FOLDERS["align"]
+    trained = read_json(train / "train.json")
+    aligned = read_json(align / "align.json")
+    return {
+        "base": train / trained["base_model"],
+        "trained": train / trained["final_model"],
+        "aligned": align / aligned["final_model"],
+    }
+
+
+def _finished(folder: Path, stage: str) -> str:
+    manifest = load_manifest(folder, stage)
+    if manifest is None:
+        raise AuroraError(f"the stage {stage} has not finished in {folder}; run `aurora-m {stage} RECIPE` first")
+    return manifest.fingerprint
+
+
+def _file_inputs(paths: list[str]) -> dict[str, str]:
+    for path in paths:
+        if not Path(path).is_file():
+            raise AuroraError(f"align.data: {path} does not exist or is no file")
+    return {path: fingerprint_file(Path(path)) for path in paths}
+
+
+def _fingerprint_base(recipe: Recipe) -> str:
+    path = Path(recipe.base.path or "")
+    if path.is_dir():
+        return fingerprint_folder(path)
+    return fingerprint([recipe.base.path, recipe.base.revision])
+
+
+def _base_folder(recipe: Recipe) -> Path | None:
+    return model.fetch_base(recipe.base.path, recipe.base.revision) if recipe.base.path else None
+
