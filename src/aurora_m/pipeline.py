@@ -17,6 +17,7 @@ from .workspace import (
     fingerprint,
     fingerprint_file,
     fingerprint_folder,
+    forget_manifest,
     load_manifest,
     lock_run,
     read_json,
@@ -167,11 +168,14 @@ def _run_stage(stage: _Stage, folder: Path, forced: bool, progress: Progress) ->
         _set_aside(out)
     with record_stage(folder, stage.name, stage.config, stage.inputs()) as manifest:
         if stage.name in _LASTING:
+            forget_manifest(folder, stage.name)
             out.mkdir(exist_ok=True)
             manifest.counts = stage.work(out, progress)
         else:
             with atomic_folder(out) as temporary:
                 manifest.counts = stage.work(temporary, progress)
+                # Only now: a redo that fails leaves the old folder with its own manifest.
+                forget_manifest(folder, stage.name)
 
 
 def _refuse_stale(stage: _Stage, folder: Path, only: str) -> None:

@@ -13,7 +13,7 @@ from .files import (
     write_json,
     write_text,
 )
-from .manifest import Manifest, load_manifest, peak_memory_bytes, record_stage, stage_fingerprint
+from .manifest import Manifest, forget_manifest, load_manifest, peak_memory_bytes, record_stage, stage_fingerprint
 from .progress import Progress, Task
 from .section import Count, Section, Share, format_count, parse_count, parse_share
 
@@ -32,6 +32,7 @@ __all__ = [
     "fingerprint",
     "fingerprint_file",
     "fingerprint_folder",
+    "forget_manifest",
     "format_count",
     "load_manifest",
     "lock_run",

@@ -51,6 +51,11 @@ def save_manifest(run: Path, manifest: Manifest) -> None:
     write_json(manifest_path(run, manifest.stage), manifest.model_dump())
 
 
+def forget_manifest(run: Path, stage: str) -> None:
+    """Says that the stage's folder is about to change: until a new manifest is written, it counts as not done."""
+    manifest_path(run, stage).unlink(missing_ok=True)
+
+
 @contextmanager
 def record_stage(run: Path, stage: str, config: dict[str, Any], inputs: dict[str, str]) -> Iterator[Manifest]:
     """Measures a stage; its manifest is written only when the block ends well. Fill `manifest.counts` inside."""
@@ -62,7 +67,6 @@ def record_stage(run: Path, stage: str, config: dict[str, Any], inputs: dict[str
         versions=installed_versions(),
         machine={"system": platform.platform(), "cores": psutil.cpu_count(), "memory": psutil.virtual_memory().total},
     )
-    manifest_path(run, stage).unlink(missing_ok=True)
     seconds, cpu = time.monotonic(), time.process_time()
     yield manifest
     manifest.seconds = round(time.monotonic() - seconds, 3)
