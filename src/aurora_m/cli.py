@@ -21,10 +21,17 @@ app = typer.Typer(
 RecipePath = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", show_default=False)]
 Changes = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY.PATH=VALUE", help="Change a value of the recipe, such as train.phases.CAP.tokens=2M. Repeatable."),
+    typer.Option(
+        "--set",
+        metavar="KEY.PATH=VALUE",
+        help="Change a value of the recipe, such as train.phases.CAP.tokens=2M. Repeatable.",
+    ),
 ]
 Runs = Annotated[
-    Path, typer.Option(envvar="AURORA_M_RUNS", help="The folder that run folders are in; the run is RUNS/<name of the recipe>.")
+    Path,
+    typer.Option(
+        envvar="AURORA_M_RUNS", help="The folder that run folders are in; the run is RUNS/<name of the recipe>."
+    ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show nothing but errors and the result.")]
 
@@ -36,7 +43,9 @@ def run(
     from_stage: Annotated[
         str | None, typer.Option("--from", metavar="STAGE", help="Redo this stage and all that follow, changed or not.")
     ] = None,
-    only: Annotated[str | None, typer.Option(metavar="STAGE", help="Run this stage alone, on the results before it.")] = None,
+    only: Annotated[
+        str | None, typer.Option(metavar="STAGE", help="Run this stage alone, on the results before it.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run and why, and change nothing.")] = False,
     runs: Runs = Path("runs"),
     quiet: Quiet = False,
@@ -51,7 +60,12 @@ def run(
     from .workspace import Progress
 
     folder = run_recipe(
-        Recipe.load(recipe, changes), runs=runs, from_stage=from_stage, only=only, dry_run=dry_run, progress=Progress(quiet)
+        Recipe.load(recipe, changes),
+        runs=runs,
+        from_stage=from_stage,
+        only=only,
+        dry_run=dry_run,
+        progress=Progress(quiet),
     )
     if not dry_run:
         typer.echo(f"report: {folder / 'report' / 'index.html'}")
@@ -67,7 +81,9 @@ def _stage_command(stage: str, summary: str):
 _stage_command("curate", "Clean the raw documents: language, quality, personal data, duplicates, held-out split.")
 _stage_command("tokenize", "Train or load the tokenizer and write token shards in Megatron's format.")
 _stage_command("train", "Train the phases of the recipe, keeping the forgetting ledger. Resumes where it stopped.")
-_stage_command("align", "Tune the trained model on safety data: refusals that explain, answers to harmless look-alikes.")
+_stage_command(
+    "align", "Tune the trained model on safety data: refusals that explain, answers to harmless look-alikes."
+)
 _stage_command("evaluate", "Measure forgetting on every domain, refusals and over-refusals.")
 _stage_command("release", "Write the folder to publish: weights, tokenizer, cards, checksums.")
 
@@ -106,7 +122,9 @@ def explain(recipe: RecipePath, changes: Changes = None, runs: Runs = Path("runs
 
 @app.command()
 def show(
-    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, such as runs/quickstart.", show_default=False)],
+    run_folder: Annotated[
+        Path, typer.Argument(metavar="RUN", help="A run folder, such as runs/quickstart.", show_default=False)
+    ],
 ) -> None:
     """Show where a run stands: stages, last losses, forgetting ledger."""
     from rich.console import Console

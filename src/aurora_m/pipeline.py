@@ -263,9 +263,7 @@ def _stages(recipe: Recipe, folder: Path) -> list[_Stage]:
     train_config = {key: value for key, value in dump["train"].items() if key != "threads"}
     return [
         _Stage("curate", {**curate_config, **domains, **seed}, curate_inputs, curate),
-        _Stage(
-            "tokenize", {**dump["tokenizer"], **seed}, lambda: follows("curate") | base_inputs(), tokenize
-        ),
+        _Stage("tokenize", {**dump["tokenizer"], **seed}, lambda: follows("curate") | base_inputs(), tokenize),
         _Stage(
             "train", {**train_config, "base": dump["base"], **seed}, lambda: follows("tokenize") | base_inputs(), train
         ),
@@ -330,4 +328,3 @@ def _fingerprint_base(recipe: Recipe) -> str:
 
 def _base_folder(recipe: Recipe) -> Path | None:
     return model.fetch_base(recipe.base.path, recipe.base.revision) if recipe.base.path else None
-

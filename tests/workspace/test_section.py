@@ -7,7 +7,15 @@ from aurora_m.workspace import format_count, parse_count, parse_share
 
 @pytest.mark.parametrize(
     ("written", "count"),
-    [("377B", 377 * 10**9), ("2M", 2_000_000), ("2.5k", 2500), (16, 16), ("1_000", 1000), (3e5, 300_000), ("1T", 10**12)],
+    [
+        ("377B", 377 * 10**9),
+        ("2M", 2_000_000),
+        ("2.5k", 2500),
+        (16, 16),
+        ("1_000", 1000),
+        (3e5, 300_000),
+        ("1T", 10**12),
+    ],
 )
 def test_counts_accept_multipliers(written, count):
     assert parse_count(written) == count

@@ -41,7 +41,9 @@ def _headline(recipe: Recipe) -> str:
     else:
         start = f"trains a {base.architecture.family} model from scratch first" if base.architecture else ""
     total = format_count(sum(phase.tokens for phase in recipe.train.phases))
-    lines = [f"[bold]{escape(recipe.name)}[/bold]: {escape(start)}; {total} tokens in {len(recipe.train.phases)} phases"]
+    lines = [
+        f"[bold]{escape(recipe.name)}[/bold]: {escape(start)}; {total} tokens in {len(recipe.train.phases)} phases"
+    ]
     if recipe.description:
         lines.append(escape(recipe.description.strip()))
     return "\n".join(lines) + "\n"
@@ -90,7 +92,9 @@ def _token_table(recipe: Recipe, available: dict[str, int]) -> Table:
     for domain in recipe.domains:
         taken = [by_domain.get(domain, 0.0) for by_domain in phases.values()]
         cells = [format_count(tokens) if tokens else "" for tokens in taken]
-        table.add_row(escape(domain), *cells, format_count(sum(taken)), *_epoch_cells(sum(taken), available.get(domain)))
+        table.add_row(
+            escape(domain), *cells, format_count(sum(taken)), *_epoch_cells(sum(taken), available.get(domain))
+        )
     return table
 
 
@@ -107,7 +111,9 @@ def _what_follows(recipe: Recipe, available: dict[str, int]) -> str:
         lines.append("`?`: known once the domains are tokenized.")
     if recipe.align.enabled:
         lines.append(f"Then {recipe.align.epochs:g} epochs of safety tuning on reviewed instruction/response pairs,")
-        lines.append("held-out bits-per-byte of every domain against the base, refusal and over-refusal before and after,")
+        lines.append(
+            "held-out bits-per-byte of every domain against the base, refusal and over-refusal before and after,"
+        )
         lines.append("a release folder and a report.")
     else:
         lines.append("No safety tuning (align.enabled is false); then evaluation, a release folder and a report.")

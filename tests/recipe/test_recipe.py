@@ -1,0 +1,153 @@
+"""A recipe is read strictly, and its errors say where, what and how to mend it."""
+
+import io
+from pathlib import Path
+
+import pytest
+import yaml
+from rich.console import Console
+
+from aurora_m import Recipe
+from aurora_m.recipe import explain_recipe
+from aurora_m.workspace import RecipeError
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def broken(recipe_file: Path, old: str, new: str) -> str:
+    """The error message of the recipe with one text replaced."""
+    text = recipe_file.read_text()
+    assert old in text
+    recipe_file.write_text(text.replace(old, new, 1))
+    with pytest.raises(RecipeError) as caught:
+        Recipe.load(recipe_file)
+    return str(caught.value)
+
+
+def test_quantities_and_shares_are_read(recipe_file):
+    recipe = Recipe.load(recipe_file)
+    assert recipe.train.phases[1].tokens == 4000
+    assert recipe.train.phases[1].mixture == {"code": 0.25, "notes": 0.75}
+
+
+def test_relative_paths_are_relative_to_the_recipe_not_to_the_shell(recipe_file, monkeypatch, tmp_path):
+    monkeypatch.chdir("/")
+    recipe = Recipe.load(recipe_file)
+    assert recipe.domains["code"].sources[0].path == str(tmp_path / "recipes" / "tree")
+    assert recipe.domains["notes"].sources[0].path == str(tmp_path / "data" / "notes.jsonl.zst")
+
+
+def test_an_unknown_key_is_refused_with_line_and_nearest_key(recipe_file):
+    message = broken(recipe_file, "vocab_size: 300", "vocabsize: 300")
+    assert "line 16: tokenizer.train.vocabsize: unknown key; did you mean 'vocab_size'?" in message
+
+
+def test_an_unknown_key_deep_in_a_list_is_found(recipe_file):
+    message = broken(
+        recipe_file,
+        "      tokens_per_step: 128\n      lr: {peak: 1e-3}\n    - name",
+        "      tokens_per_steps: 128\n      lr: {peak: 1e-3}\n    - name",
+    )
+    assert "line 25: train.phases.0.tokens_per_steps: unknown key; did you mean 'tokens_per_step'?" in message
+
+
+def test_all_errors_are_told_at_once(recipe_file):
+    recipe_file.write_text(recipe_file.read_text().replace("seed: 3", "seed: three").replace("layers: 2", "layer: 2"))
+    with pytest.raises(RecipeError) as caught:
+        Recipe.load(recipe_file)
+    assert "line 2: seed" in str(caught.value)
+    assert "did you mean 'layers'?" in str(caught.value)
+
+
+def test_shares_that_do_not_sum_to_one_name_phase_sum_and_suspect(recipe_file):
+    message = broken(recipe_file, "notes: 0.75", "notes: 0.70")
+    assert "phase CAP: shares sum to 0.95, expected 1.0" in message
+
+
+def test_a_share_for_a_domain_that_does_not_exist_names_the_nearest(recipe_file):
+    assert "note" in broken(recipe_file, "notes: 0.75", "note: 0.75")
+
+
+@pytest.mark.parametrize("value", ["four", "-1K", "1.5", "[]"])
+def test_a_quantity_that_is_none_is_refused_with_its_line(recipe_file, value):
+    assert "line 28: train.phases.1.tokens" in broken(recipe_file, "tokens: 4K", f"tokens: {value}")
+
+
+def test_a_key_given_twice_is_refused(recipe_file):
+    assert "line 3: key 'seed' was already given in line 2" in broken(recipe_file, "seed: 3", "seed: 3\nseed: 4")
+
+
+def test_broken_yaml_names_the_line(recipe_file):
+    assert "line" in broken(recipe_file, "seed: 3", "seed: [3")
+
+
+def test_yaml_tags_that_build_objects_are_refused(recipe_file):
+    assert "not valid YAML" in broken(recipe_file, "seed: 3", "seed: !!python/object/apply:os.getcwd []")
+
+
+def test_an_unknown_language_names_the_known_ones(recipe_file):
+    message = broken(recipe_file, "  notes:\n", "  notes:\n    lang: tlh\n")
+    assert "'tlh' is not a known language" in message
+
+
+def test_a_missing_recipe_is_one_message(tmp_path):
+    with pytest.raises(RecipeError, match=r"recipe .*nowhere\.yaml does not exist"):
+        Recipe.load(tmp_path / "nowhere.yaml")
+
+
+@pytest.mark.parametrize("text", ["", "- a\n- b\n", "just words"])
+def test_a_file_that_is_no_recipe_is_one_message(tmp_path, text):
+    (tmp_path / "r.yaml").write_text(text)
+    with pytest.raises(RecipeError, match="holds no sections"):
+        Recipe.load(tmp_path / "r.yaml")
+
+
+def test_changes_are_laid_over_by_key_path(recipe_file):
+    changes = ["train.phases.CAP.tokens=8K", "align.enabled=false", "train.phases.0.mixture={code: 1}"]
+    recipe = Recipe.load(recipe_file, changes)
+    assert recipe.train.phases[1].tokens == 8000
+    assert not recipe.align.enabled
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("train.phases.CAT.tokens=1", "no item 'CAT' in train.phases; did you mean 'CAP'"),
+        ("train.phase.0.tokens=1", "unknown key 'phase'; did you mean 'phases'"),
+        ("nothing", "expected key.path=value"),
+        ("seed.deep=1", "seed is the value 3"),
+        ("seed=[", "not valid YAML"),
+    ],
+)
+def test_a_change_of_something_that_is_not_there_names_the_nearest(recipe_file, change, message):
+    with pytest.raises(RecipeError, match=message.replace("[", r"\[")):
+        Recipe.load(recipe_file, [change])
+
+
+def test_a_recipe_written_out_reads_back_the_same(recipe_file, tmp_path):
+    recipe = Recipe.load(recipe_file)
+    (tmp_path / "copy.yaml").write_text(recipe.to_yaml())
+    assert Recipe.load(tmp_path / "copy.yaml") == recipe
+
+
+@pytest.mark.parametrize("name", ["quickstart", "docs-corpus", "aurora-m-15b"])
+def test_the_recipes_we_ship_are_valid_and_explained(name, tmp_path):
+    recipe = Recipe.load(REPOSITORY / "recipes" / f"{name}.yaml")
+    console = Console(file=io.StringIO(), width=160)
+    console.print(explain_recipe(recipe, tmp_path))
+    text = console.file.getvalue()
+    for phase in recipe.train.phases:
+        assert phase.name in text
+
+
+def test_the_papers_recipe_has_the_papers_figures():
+    recipe = Recipe.load(REPOSITORY / "recipes" / "aurora-m-15b.yaml")
+    cap, cat = recipe.train.phases
+    assert (cap.steps, cat.steps) == (90_000, 13_900)
+    assert cap.tokens_per_step == 2048 * 2048
+    assert recipe.train.phases[0].lr.over == 120_000 * cap.tokens_per_step
+    assert recipe.base.path == "bigcode/starcoderplus"
+
+
+def test_the_recipe_file_of_a_run_is_plain_yaml(recipe_file):
+    assert yaml.safe_load(Recipe.load(recipe_file).to_yaml())["name"] == "small"
