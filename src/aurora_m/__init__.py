@@ -1,7 +1,7 @@
 """Aurora-M: continual pretraining of open language models for your languages, inside a forgetting budget.
 
-    from aurora_m import Recipe, run
-    run(Recipe.load("recipes/quickstart.yaml"))
+from aurora_m import Recipe, run
+run(Recipe.load("recipes/quickstart.yaml"))
 """
 
 from importlib import import_module

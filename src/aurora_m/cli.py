@@ -1,7 +1,6 @@
 """The command `aurora-m`: each command is a few lines over one public function."""
 
 import errno
-import os
 import signal
 import sys
 from pathlib import Path
@@ -146,7 +145,7 @@ def main() -> None:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        _say(f"the disk is full ({error.filename or os.getcwd()}); free some space and give the same command again")
+        _say(f"the disk is full ({error.filename or Path.cwd()}); free some space and give the same command again")
         sys.exit(1)
     except Exception as error:
         from .workspace import AuroraError

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from .attention import KeyValueCache
     from .decoder import Decoder, count_parameters, resize_vocabulary
     from .fetch import fetch_base
-    from .generate import generate
+    from .generation import generate
     from .loss import IGNORED, chunked_loss
     from .weights import load_model, save_model
 
@@ -20,7 +20,7 @@ _MODULE_OF = {
     "chunked_loss": "loss",
     "count_parameters": "decoder",
     "fetch_base": "fetch",
-    "generate": "generate",
+    "generate": "generation",
     "load_model": "weights",
     "resize_vocabulary": "decoder",
     "save_model": "weights",
@@ -46,7 +46,6 @@ __all__ = [
 
 def __getattr__(name: str):
     if name in _MODULE_OF:
-        # `generate` is both a module and its function: the function is what is handed out.
         value = getattr(import_module(f".{_MODULE_OF[name]}", __name__), name)
         globals()[name] = value
         return value

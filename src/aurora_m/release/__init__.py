@@ -4,12 +4,35 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .config import ReleaseConfig
+from .facts import BASE_PHASE, Change, Group, RunFacts, domain_groups, final_changes, phases, read_facts
+from .licenses import licenses_of, obligations
+from .wording import duration, percent, plain, size, without_secrets
 
 if TYPE_CHECKING:
     from .build import ReleaseError, release
     from .checksums import verify_release
 
-__all__ = ["ReleaseConfig", "ReleaseError", "release", "verify_release"]
+__all__ = [
+    "BASE_PHASE",
+    "Change",
+    "Group",
+    "ReleaseConfig",
+    "ReleaseError",
+    "RunFacts",
+    "domain_groups",
+    "duration",
+    "final_changes",
+    "licenses_of",
+    "obligations",
+    "percent",
+    "phases",
+    "plain",
+    "read_facts",
+    "release",
+    "size",
+    "verify_release",
+    "without_secrets",
+]
 
 _MODULE_OF = {"ReleaseError": "build", "release": "build", "verify_release": "checksums"}
 

@@ -88,7 +88,7 @@ def installed_versions() -> dict[str, str]:
 
 
 def peak_memory_bytes() -> int:
-    """Peak resident memory of this process so far. It never falls, so a later stage cannot show less than an earlier."""
+    """Peak resident memory of this process so far: it never falls from one stage to the next."""
     import resource
     import sys
 
