@@ -32,7 +32,23 @@ train:
 align: {epochs: 1, tokens_per_step: 2048, sequence_length: 128, lr: {peak: 1e-3}}
 evaluate: {heldout_tokens: 2K, max_new_tokens: 4, prompts_per_group: 1}
 """
-_WORDS = "river stone quiet morning letter winter garden bread window friend evening harbour music paper lamp".split()
+_WORDS = [
+    "river",
+    "stone",
+    "quiet",
+    "morning",
+    "letter",
+    "winter",
+    "garden",
+    "bread",
+    "window",
+    "friend",
+    "evening",
+    "harbour",
+    "music",
+    "paper",
+    "lamp",
+]
 
 
 def write_documents(path: Path, count: int = 60, seed: int = 0) -> None:

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 import zstandard
-
 from tests.small_run import RECIPE, aurora, leftovers, make_project, start, write_documents
 
 STAGES = ("curate", "tokenize", "train", "align", "evaluate", "release")
@@ -88,7 +87,10 @@ def test_an_empty_domain_is_named(tmp_path):
 
 
 def test_a_domain_whose_every_document_is_dropped_says_by_what(tmp_path):
-    make_project(tmp_path, RECIPE.replace("rules: none\n    sources: [{kind: jsonl, path: notes", "sources: [{kind: jsonl, path: notes"))
+    make_project(
+        tmp_path,
+        RECIPE.replace("rules: none\n    sources: [{kind: jsonl, path: notes", "sources: [{kind: jsonl, path: notes"),
+    )
     (tmp_path / "notes.jsonl").write_text("".join(json.dumps({"text": f"@@ ## {n} !!"}) + "\n" for n in range(30)))
     refused(tmp_path, "notes", "dropped")
 
@@ -179,7 +181,10 @@ def small_disk(tmp_path):
     """A file system of 3 MB; needs root."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", disk], capture_output=True).returncode:
+    if (
+        os.geteuid() != 0
+        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", disk], capture_output=True).returncode
+    ):
         pytest.skip("mounting a small tmpfs needs root")
     yield disk
     subprocess.run(["umount", disk], check=True)

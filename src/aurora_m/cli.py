@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 app = typer.Typer(
-    help="One recipe file takes raw documents to a released, measured language model that also speaks your languages.\n\n"
+    help="One recipe file takes raw documents to a released, measured model that also speaks your languages.\n\n"
     "Start with `aurora-m run recipes/quickstart.yaml`; `aurora-m explain RECIPE` tells what a recipe would do.",
     no_args_is_help=True,
     add_completion=False,

@@ -15,7 +15,7 @@ _EPOCHS_WARNED_ABOUT = 4.0
 
 
 def explain_recipe(recipe: Recipe, run: Path) -> RenderableType:
-    """The recipe for people. Token counts of the domains come from the run's `tokens.json` where it has got that far."""
+    """The recipe for people. What the domains hold comes from the run's `tokens.json`, once there is one."""
     available = _available_tokens(run)
     return Group(
         _headline(recipe),

@@ -91,9 +91,7 @@ class Recipe(Section):
 
     def _tokenizer_complaints(self) -> list[str]:
         if self.base.architecture and not (self.tokenizer.train or self.tokenizer.path):
-            return [
-                "tokenizer: a base trained from scratch has no tokenizer of its own; give tokenizer.train or tokenizer.path"
-            ]
+            return ["tokenizer: a base trained from scratch brings none; give tokenizer.train or tokenizer.path"]
         return []
 
     def to_yaml(self) -> str:

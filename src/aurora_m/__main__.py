@@ -1,0 +1,5 @@
+"""`python -m aurora_m` is `aurora-m`."""
+
+from .cli import main
+
+main()
