@@ -1,0 +1,128 @@
+"""Stages in order: what is done is skipped, what changed is redone together with what follows."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from tests.small_run import leftovers, make_project, write_documents
+
+from aurora_m import AuroraError, Recipe, run
+from aurora_m.pipeline import FOLDERS, STAGES, plan_stages
+from aurora_m.workspace import Progress, RecipeError, lock_run
+
+QUIET = Progress(quiet=True)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    project = tmp_path_factory.mktemp("pipeline")
+    make_project(project)
+    run(Recipe.load(project / "small.yaml"), runs=project / "runs", progress=QUIET)
+    return project
+
+
+@pytest.fixture
+def project(finished, tmp_path) -> Path:
+    """A finished run of its own to change. Paths differ from the original's, so sources are compared by content."""
+    shutil.copytree(finished, tmp_path / "project")
+    return tmp_path / "project"
+
+
+def actions(project: Path, *changes: str, **options) -> dict[str, str]:
+    recipe = Recipe.load(project / "small.yaml", list(changes))
+    return {plan.stage: plan.action for plan in plan_stages(recipe, project / "runs/small", **options)}
+
+
+def test_a_run_leaves_every_stage_with_a_manifest_and_a_report(finished):
+    folder = finished / "runs/small"
+    for stage in STAGES:
+        manifest = json.loads((folder / "manifests" / f"{stage}.json").read_text())
+        assert manifest["stage"] == stage
+        assert manifest["seconds"] > 0
+        assert manifest["peak_memory_bytes"] > 0
+        assert (folder / FOLDERS[stage]).is_dir()
+    assert "<html" in (folder / "report/index.html").read_text()
+    assert leftovers(finished) == []
+
+
+def test_an_unchanged_run_skips_every_stage(finished):
+    assert set(actions(finished).values()) == {"skip"}
+    before = {path: path.stat().st_mtime_ns for path in (finished / "runs/small/release").iterdir()}
+    run(Recipe.load(finished / "small.yaml"), runs=finished / "runs", progress=QUIET)
+    assert {path: path.stat().st_mtime_ns for path in (finished / "runs/small/release").iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("change", "first_redone"),
+    [
+        ("curate.dropped_sample=3", "curate"),
+        ("tokenizer.train.vocab_size=330", "tokenize"),
+        ("train.phases.CAP.tokens=7K", "train"),
+        ("align.epochs=2", "align"),
+        ("evaluate.max_new_tokens=5", "evaluate"),
+        ("release.author=Somebody", "release"),
+    ],
+)
+def test_a_changed_section_redoes_its_stage_and_what_follows(finished, change, first_redone):
+    plan = actions(finished, change)
+    position = STAGES.index(first_redone)
+    assert all(plan[stage] == "skip" for stage in STAGES[:position])
+    assert plan[first_redone] == "redo"
+    assert all(plan[stage] == "run" for stage in STAGES[position + 1 :])
+
+
+@pytest.mark.parametrize("change", ["curate.threads=1", "train.threads=2", "description=words"])
+def test_what_changes_no_result_redoes_nothing_expensive(finished, change):
+    plan = actions(finished, change)
+    assert all(plan[stage] == "skip" for stage in STAGES[:-1])
+
+
+def test_changed_data_redoes_everything(project):
+    write_documents(project / "letters.jsonl", seed=9)
+    assert actions(project)["curate"] == "redo"
+
+
+def test_a_stage_that_fails_leaves_its_old_result_in_place(project):
+    good = (project / "letters.jsonl").read_text()
+    (project / "letters.jsonl").write_text("")
+    with pytest.raises(AuroraError, match="letters"):
+        run(Recipe.load(project / "small.yaml"), runs=project / "runs", progress=QUIET)
+    assert (project / "runs/small/curated/curation.json").exists()
+    (project / "letters.jsonl").write_text(good)
+    assert actions(project)["curate"] == "skip" or actions(project)["tokenize"] == "run"
+
+
+def test_from_a_stage_redoes_it_and_all_that_follow(finished):
+    plan = actions(finished, from_stage="align")
+    assert [plan[stage] for stage in STAGES] == ["skip", "skip", "skip", "redo", "run", "run"]
+
+
+def test_a_stage_alone_refuses_to_build_on_what_is_out_of_date(project):
+    write_documents(project / "letters.jsonl", seed=9)
+    with pytest.raises(AuroraError, match=r"train builds on curate, which is not up to date \(changed: input letters"):
+        run(Recipe.load(project / "small.yaml"), runs=project / "runs", only="train", progress=QUIET)
+
+
+def test_a_dry_run_changes_nothing(tmp_path):
+    make_project(tmp_path)
+    run(Recipe.load(tmp_path / "small.yaml"), runs=tmp_path / "runs", dry_run=True, progress=QUIET)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_unknown_stage_is_refused_with_the_known_ones(tmp_path):
+    make_project(tmp_path)
+    with pytest.raises(RecipeError, match="expected one of curate, tokenize"):
+        run(Recipe.load(tmp_path / "small.yaml"), runs=tmp_path / "runs", only="training", progress=QUIET)
+
+
+def test_two_runs_at_once_on_one_folder_are_refused(project):
+    with lock_run(project / "runs/small"), pytest.raises(AuroraError, match="in use by process"):
+        run(Recipe.load(project / "small.yaml"), runs=project / "runs", progress=QUIET)
+
+
+def test_an_edit_of_the_last_phase_keeps_the_phases_before_it(project):
+    before = (project / "runs/small/train/base/model/model.safetensors").stat().st_mtime_ns
+    run(Recipe.load(project / "small.yaml", ["train.phases.CAP.tokens=7K"]), runs=project / "runs", progress=QUIET)
+    assert (project / "runs/small/train/base/model/model.safetensors").stat().st_mtime_ns == before
+    assert list((project / "runs/small/train/superseded").glob("CAP-*"))
