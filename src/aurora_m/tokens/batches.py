@@ -1,0 +1,229 @@
+"""Batches: packed sequences for training, and the held-out documents laid out so that each token is scored once."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from aurora_m.workspace import RecipeError
+
+from .config import FimConfig
+from .mixture import Mixture, check_shares
+from .shards import DomainTokens
+from .streams import Documents, DomainStream, shuffled
+
+IGNORED = -100
+_HELDOUT_KEY = 20_240_400_399  # which documents a capped held-out score takes; never changes, so scores stay comparable
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """n packed sequences of L tokens; a sequence is of one domain.
+
+    `input_ids` and `targets` int64[n, L] (targets are one token on; -100 would be ignored, here all count);
+    `document_ids` int32[n, L], another number for each document, attention stays within one;
+    `positions` int32[n, L], 0 at each document's EOD and at the sequence's start; `domains`, n names.
+    """
+
+    input_ids: np.ndarray
+    targets: np.ndarray
+    document_ids: np.ndarray
+    positions: np.ndarray
+    domains: list[str]
+
+
+class TrainBatches:
+    """The training data of all phases: every domain's cursor, and the mixture of the phase that runs.
+
+    `domains` holds all that any phase uses. `fim_ids` are the tokenizer's, `tokens.json`'s `tokenizer.fim`.
+
+    Raises:
+        RecipeError: shares that make no sense, a FIM domain that is unknown, FIM with a tokenizer that has none.
+        DataError: a domain has no documents.
+    """
+
+    def __init__(
+        self,
+        domains: dict[str, DomainTokens] | dict[str, Documents],
+        shares: dict[str, float],
+        sequence_length: int,
+        seed: int,
+        eod_id: int,
+        fim: FimConfig | None = None,
+        fim_ids: dict[str, int] | None = None,
+    ) -> None:
+        _check_fim(fim, fim_ids, list(domains))
+        self.streams = {
+            domain: DomainStream(tokens, seed, eod_id, fim if fim and domain in fim.domains else None, fim_ids)
+            for domain, tokens in domains.items()
+        }
+        self.start_phase(shares, sequence_length)
+
+    def start_phase(self, shares: dict[str, float], sequence_length: int, name: str = "") -> None:
+        """A new mixture and sequence length; the domains' cursors stay where they are."""
+        try:
+            check_shares(name, shares, self.streams)
+        except ValueError as error:
+            raise RecipeError(str(error)) from None
+        self.sequence_length = sequence_length
+        self._mixture = Mixture(shares)
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """The mixture now in force."""
+        return dict(self._mixture.shares)
+
+    @property
+    def epochs(self) -> dict[str, float]:
+        """How often each domain's tokens have been given since the run began."""
+        return {domain: stream.epochs for domain, stream in self.streams.items()}
+
+    def next_batch(self, sequences: int) -> Batch:
+        """The next `sequences` sequences, in the order the mixture deals them."""
+        shape = (sequences, self.sequence_length)
+        input_ids, targets = np.empty(shape, np.int64), np.empty(shape, np.int64)
+        document_ids, domains = np.empty(shape, np.int32), []
+        for row in range(sequences):
+            domains.append(self._mixture.next_domain())
+            window = self.streams[domains[-1]].next(self.sequence_length)
+            input_ids[row], targets[row], document_ids[row] = window
+        return Batch(input_ids, targets, document_ids, _positions(document_ids), domains)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next batch depends on; plain numbers and strings."""
+        return {
+            "sequence_length": self.sequence_length,
+            "mixture": self._mixture.state_dict(),
+            "domains": {domain: stream.state_dict() for domain, stream in self.streams.items()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on where `state` was taken, in its phase. A domain the state does not know yet starts at its beginning.
+
+        Raises:
+            DataError: a cursor does not fit the documents now there.
+        """
+        self.sequence_length = state["sequence_length"]
+        self._mixture.load_state_dict(state["mixture"])
+        for domain, stream in self.streams.items():
+            if domain in state["domains"]:
+                stream.load_state_dict(state["domains"][domain])
+
+
+def _check_fim(fim: FimConfig | None, fim_ids: dict[str, int] | None, domains: list[str]) -> None:
+    if fim is None:
+        return
+    unknown = [domain for domain in fim.domains if domain not in domains]
+    if unknown:
+        raise RecipeError(f"train.fim.domains names {unknown}, which no phase uses; the domains are {domains}")
+    if not fim_ids:
+        raise RecipeError(
+            "train.fim needs a tokenizer with fill-in-the-middle tokens and this one has none; name them in "
+            "tokenizer.special, train a tokenizer, or leave train.fim out"
+        )
+
+
+def _positions(document_ids: np.ndarray) -> np.ndarray:
+    """int32[n, L]: how far each token is from the first of its document in its row."""
+    columns = np.arange(document_ids.shape[1], dtype=np.int32)
+    begins = np.zeros(document_ids.shape, dtype=np.int32)
+    begins[:, 1:] = np.where(document_ids[:, 1:] != document_ids[:, :-1], columns[1:], 0)
+    return columns - np.maximum.accumulate(begins, axis=1)
+
+
+@dataclass(frozen=True, slots=True)
+class HeldoutBatch:
+    """Up to `batch_size` windows. As `Batch`, but a target that is EOD or padding is -100, and `document_index`
+    int32[n, L] names the held-out document (its number in `DomainTokens`) whose token the target is, -1 if ignored."""
+
+    input_ids: np.ndarray
+    targets: np.ndarray
+    document_ids: np.ndarray
+    positions: np.ndarray
+    document_index: np.ndarray
+
+
+class HeldoutBatches:
+    """Held-out documents in their order, packed as in training; iterate as often as wanted.
+
+    Attributes: `documents_scored` int64[k], numbers of the documents whose every token is scored once;
+    `bytes` uint32[k], the UTF-8 bytes of each; `windows`, how many sequences there will be.
+    """
+
+    def __init__(
+        self, tokens: DomainTokens, sequence_length: int, batch_size: int, eod_id: int, max_tokens: int | None = None
+    ) -> None:
+        self._tokens, self._length, self._batch_size, self._eod_id = tokens, sequence_length, batch_size, eod_id
+        self.documents_scored = _choose_documents(tokens, max_tokens)
+        self.bytes = tokens.bytes[self.documents_scored]
+        self._ends = np.cumsum(tokens.lengths[self.documents_scored], dtype=np.int64)
+        self.windows = -(-int(self._ends[-1]) // sequence_length)
+
+    def __len__(self) -> int:
+        """Batches in one pass."""
+        return -(-self.windows // self._batch_size)
+
+    def __iter__(self) -> Iterator[HeldoutBatch]:
+        for window in range(0, self.windows, self._batch_size):
+            yield self._batch(window, min(window + self._batch_size, self.windows))
+
+    def _batch(self, first: int, stop: int) -> HeldoutBatch:
+        """Windows `first` to `stop`. The stored tokens are the targets; the inputs are the same, shifted by one."""
+        begin, size = first * self._length, (stop - first) * self._length
+        end = min(begin + size, int(self._ends[-1]))
+        stored, index, is_last = self._stored(max(begin - 1, 0), end)
+        if begin == 0:  # before the first document's first token stands the EOD that begins its segment
+            stored, index, is_last = np.r_[self._eod_id, stored], np.r_[-1, index], np.r_[True, is_last]
+        inputs = np.full(size, self._eod_id, np.int64)
+        targets = np.full(size, IGNORED, np.int64)
+        document_index = np.full(size, -1, np.int32)
+        begins_document = np.zeros(size, np.int32)
+        real = end - begin
+        inputs[:real] = stored[:-1]
+        begins_document[:real] = is_last[:-1]
+        begins_document[real : real + 1] = 1  # padding is a document of its own
+        targets[:real] = np.where(is_last[1:], IGNORED, stored[1:])
+        document_index[:real] = np.where(is_last[1:], -1, index[1:])
+        shape = (stop - first, self._length)
+        document_ids = np.cumsum(begins_document.reshape(shape), axis=1, dtype=np.int32)
+        return HeldoutBatch(
+            inputs.reshape(shape),
+            targets.reshape(shape),
+            document_ids,
+            _positions(document_ids),
+            document_index.reshape(shape),
+        )
+
+    def _stored(self, begin: int, end: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Places `begin` to `end` of the chosen documents' tokens: tokens, document numbers, whether it is the EOD."""
+        first, last = np.searchsorted(self._ends, [begin, end - 1], side="right")
+        chosen = self.documents_scored[first : last + 1]
+        lengths = self._tokens.lengths[chosen]
+        start = int(self._ends[first]) - int(lengths[0])
+        # int64: in the uint16 of the files, -100 would be a token.
+        tokens = np.concatenate([self._tokens.document(document) for document in chosen.tolist()], dtype=np.int64)
+        is_last = np.zeros(len(tokens), dtype=bool)
+        is_last[self._ends[first : last + 1] - 1 - start] = True
+        cut = slice(begin - start, end - start)
+        return tokens[cut], np.repeat(chosen, lengths)[cut], is_last[cut]
+
+
+def heldout_batches(
+    tokens: DomainTokens, sequence_length: int, batch_size: int, eod_id: int, max_tokens: int | None = None
+) -> HeldoutBatches:
+    """The held-out documents as batches to score, at most `max_tokens` of them (whole documents, one at least).
+
+    Under a cap the documents are drawn evenly over the split, the same ones every time: the files follow their
+    sources, and the first documents alone would speak for the first source.
+    """
+    return HeldoutBatches(tokens, sequence_length, batch_size, eod_id, max_tokens)
+
+
+def _choose_documents(tokens: DomainTokens, max_tokens: int | None) -> np.ndarray:
+    everything = np.arange(tokens.documents)
+    if max_tokens is None or max_tokens >= tokens.tokens:
+        return everything
+    order = shuffled(tokens.documents, 0, tokens.documents, _HELDOUT_KEY)
+    within = np.cumsum(tokens.lengths[order], dtype=np.int64) <= max_tokens
+    return np.sort(order[: max(int(within.sum()), 1)])

@@ -1,0 +1,192 @@
+"""One domain as an endless stream of tokens whose order is a pure function of (seed, domain, cursor).
+
+The stream is EOD doc EOD doc EOD ...: EOD *begins* a segment, so it serves as the beginning-of-text token too.
+Every epoch visits each document once, in an order of its own. Nothing is kept per document: the order is computed
+where it is needed, by a keyed bijection instead of a stored permutation, so a cursor can be anywhere at no cost.
+"""
+
+import hashlib
+from typing import Any, Protocol
+
+import numpy as np
+
+from aurora_m.workspace import DataError
+
+from .config import FimConfig
+
+_BLOCK = 1024  # documents whose order is worked out at a time
+_ROUNDS = 6
+
+
+class Documents(Protocol):
+    """What a stream needs of its domain; `DomainTokens` is one."""
+
+    domain: str
+    documents: int
+    tokens: int
+
+    def document(self, index: int) -> np.ndarray: ...
+
+
+class DomainStream:
+    """A cursor over a domain: epoch, position in that epoch's order, token offset within the segment (0 is its EOD).
+
+    `fim` is None where the domain is not rearranged; `fim_ids` holds the ids of "prefix", "middle", "suffix".
+
+    Raises:
+        DataError: the domain has no documents.
+    """
+
+    def __init__(
+        self,
+        tokens: Documents,
+        seed: int,
+        eod_id: int,
+        fim: FimConfig | None = None,
+        fim_ids: dict[str, int] | None = None,
+    ) -> None:
+        if not tokens.documents:
+            raise DataError(f"domain '{tokens.domain}' has no documents to train on; give it sources or leave it out")
+        self._documents, self._seed, self._eod_id, self._fim, self._fim_ids = tokens, seed, eod_id, fim, fim_ids
+        self.epoch = self.position = self.offset = self.tokens_given = 0
+        self._block: tuple[int, int] | None = None
+        self._segment = self._load_segment()
+
+    @property
+    def epochs(self) -> float:
+        """How often the domain's tokens have been given so far, as a fraction."""
+        return self.tokens_given / self._documents.tokens
+
+    def next(self, length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The next window: inputs int64[length], targets int64[length] (one token on), document ids int32[length].
+
+        The cursor moves on by `length`. Document ids rise by one at each EOD input; only their changes mean anything.
+        """
+        stream = np.empty(length + 1, dtype=np.int64)
+        document_ids = np.zeros(length + 1, dtype=np.int32)
+        filled = 0
+        while filled <= length:
+            if self.offset == len(self._segment):
+                self._next_segment()
+            if self.offset == 0:
+                document_ids[filled] = 1
+            piece = self._segment[self.offset : self.offset + length + 1 - filled]
+            stream[filled : filled + len(piece)] = piece
+            filled += len(piece)
+            self.offset += len(piece)
+        self.offset -= 1  # the last target is the next window's first input
+        self.tokens_given += length
+        return stream[:-1], stream[1:], np.cumsum(document_ids[:-1], dtype=np.int32)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "documents": self._documents.documents,
+            "epoch": self.epoch,
+            "position": self.position,
+            "offset": self.offset,
+            "tokens_given": self.tokens_given,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Puts the cursor back.
+
+        Raises:
+            DataError: the state is of other documents.
+        """
+        self.epoch, self.position, self.offset = state["epoch"], state["position"], state["offset"]
+        self.tokens_given = state["tokens_given"]
+        if state["documents"] == self._documents.documents and 0 <= self.position < self._documents.documents:
+            self._segment = self._load_segment()
+            if 0 <= self.offset < len(self._segment):
+                return
+        raise DataError(
+            f"domain '{self._documents.domain}': the checkpoint stands at document {self.position} of "
+            f"{state['documents']}, token {self.offset}, which is not a place in the {self._documents.documents} "
+            "documents now there; train again on the new data, or put the old token files back"
+        )
+
+    def _next_segment(self) -> None:
+        self.position += 1
+        if self.position == self._documents.documents:
+            self.epoch, self.position = self.epoch + 1, 0
+        self._segment = self._load_segment()
+        self.offset = 0
+
+    def _load_segment(self) -> np.ndarray:
+        """The segment at the cursor: EOD, then the document, rearranged where its turn for it has come."""
+        if self._block != (self.epoch, self.position // _BLOCK):
+            self._load_block()
+        place = self.position % _BLOCK
+        text = self._documents.document(self._order[place])[:-1]
+        if self._fim and self._fim_draws[place, 0] < self._fim.rate:
+            return self._fill_in_the_middle(text, self._fim_draws[place])
+        segment = np.empty(len(text) + 1, dtype=text.dtype)
+        segment[0] = self._eod_id
+        segment[1:] = text
+        return segment
+
+    def _load_block(self) -> None:
+        start = self.position // _BLOCK * _BLOCK
+        stop = min(start + _BLOCK, self._documents.documents)
+        key = (self._seed, self._documents.domain, self.epoch)
+        order = shuffled(self._documents.documents, start, stop, _key("order", *key))
+        self._order = order.tolist()
+        self._fim_draws = _draws(order, 4, _key("fim", *key)) if self._fim else np.empty(0)
+        self._block = (self.epoch, self.position // _BLOCK)
+
+    def _fill_in_the_middle(self, text: np.ndarray, draws: np.ndarray) -> np.ndarray:
+        """EOD and the document as prefix-suffix-middle or suffix-prefix-middle, cut at two random places.
+
+        Formats as StarCoder was trained on (Bavarian et al. 2022, section 3; SPM in its second variant).
+        """
+        assert self._fim and self._fim_ids
+        first, second = sorted((draws[2:] * (len(text) + 1)).astype(int).tolist())
+        prefix, middle, suffix = text[:first], text[first:second], text[second:]
+        begin, mid, end = (np.array([self._fim_ids[name]], text.dtype) for name in ("prefix", "middle", "suffix"))
+        eod = np.array([self._eod_id], text.dtype)
+        if draws[1] < self._fim.spm_rate:
+            return np.concatenate([eod, begin, end, suffix, mid, prefix, middle])
+        return np.concatenate([eod, begin, prefix, end, suffix, mid, middle])
+
+
+def shuffled(count: int, start: int, stop: int, key: int) -> np.ndarray:
+    """Places `start` to `stop` of the permutation of 0..count-1 that `key` names, int64; its memory is `stop - start`.
+
+    A bijection of k-bit numbers (odd multiplications and right xor-shifts, each of them one) is walked until it falls
+    below `count`: cycle-walking, Black and Rogaway 2002. k is the least that holds, so two steps suffice on average.
+    """
+    bits = max((count - 1).bit_length(), 1)
+    mask, shift = np.uint64(2**bits - 1), np.uint64((bits + 1) // 2)
+    constants = _mix(np.uint64(key) + np.arange(2 * _ROUNDS, dtype=np.uint64))
+    factors, summands = constants[:_ROUNDS] | np.uint64(1), constants[_ROUNDS:]
+
+    def step(value: np.ndarray) -> np.ndarray:
+        for factor, summand in zip(factors, summands, strict=True):
+            value = (value * factor + summand) & mask
+            value ^= value >> shift
+        return value
+
+    value = step(np.arange(start, stop, dtype=np.uint64))
+    while len(outside := np.flatnonzero(value >= count)):
+        value[outside] = step(value[outside])
+    return value.astype(np.int64)
+
+
+def _draws(numbers: np.ndarray, count: int, key: int) -> np.ndarray:
+    """float64[len(numbers), count], uniform in [0, 1): each row a pure function of its number and the key."""
+    counters = numbers.astype(np.uint64)[:, None] * np.uint64(count) + np.arange(count, dtype=np.uint64)
+    return (_mix(np.uint64(key) ^ _mix(counters)) >> np.uint64(11)) * 2.0**-53
+
+
+def _mix(value: np.ndarray) -> np.ndarray:
+    """SplitMix64 (Steele et al. 2014) of each uint64; NumPy's own generators may change between its versions."""
+    value = (value + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return value ^ (value >> np.uint64(31))
+
+
+def _key(*parts: object) -> int:
+    """A 62-bit key from what names it. Two bits are left free so that adding small numbers cannot overflow."""
+    text = "\x1f".join(map(str, parts))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 2

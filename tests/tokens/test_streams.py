@@ -1,0 +1,175 @@
+"""A domain's stream: nothing skipped, nothing repeated, the same from any cursor; fill-in-the-middle loses no token."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aurora_m.tokens import DomainStream, FimConfig
+from aurora_m.tokens.streams import shuffled
+from aurora_m.workspace import DataError
+
+EOD, FIM_IDS = 0, {"prefix": 1, "middle": 2, "suffix": 3}
+
+
+@dataclass
+class Documents:
+    """A domain in memory: document i is the tokens given, then EOD."""
+
+    texts: list[list[int]]
+    domain: str = "toy"
+
+    def __post_init__(self):
+        self.documents = len(self.texts)
+        self.tokens = sum(len(text) + 1 for text in self.texts)
+
+    def document(self, index: int) -> np.ndarray:
+        return np.array([*self.texts[index], EOD], dtype=np.uint16)
+
+
+def numbered(lengths: list[int]) -> Documents:
+    """Documents of the given lengths in which no token occurs twice."""
+    ids = iter(range(10, 60_000))
+    return Documents([[next(ids) for _ in range(length)] for length in lengths])
+
+
+def reference(documents: Documents, seed: int, tokens: int) -> list[int]:
+    """The stream's first tokens, assembled the slow way from windows of one token each."""
+    stream = DomainStream(documents, seed, EOD)
+    return [int(stream.next(1)[0][0]) for _ in range(tokens)]
+
+
+lengths_of_documents = st.lists(st.integers(1, 40), min_size=1, max_size=12)
+window_lengths = st.lists(st.integers(1, 50), min_size=1, max_size=12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(lengths_of_documents, window_lengths, st.integers(0, 5))
+def test_windows_of_changing_length_join_to_the_stream(lengths, windows, seed):
+    documents = numbered(lengths)
+    stream = DomainStream(documents, seed, EOD)
+    pieces = [stream.next(length) for length in windows]
+    expected = reference(documents, seed, sum(windows) + 1)
+    assert np.concatenate([inputs for inputs, _, _ in pieces]).tolist() == expected[:-1]
+    assert np.concatenate([targets for _, targets, _ in pieces]).tolist() == expected[1:]
+
+
+@settings(max_examples=60, deadline=None)
+@given(lengths_of_documents, st.integers(0, 5), st.integers(1, 3))
+def test_each_epoch_gives_each_document_whole_and_once(lengths, seed, epochs):
+    documents = numbered(lengths)
+    stream = DomainStream(documents, seed, EOD)
+    for _ in range(epochs):
+        tokens = stream.next(documents.tokens)[0].tolist()
+        assert tokens[0] == EOD
+        segments = "".join(map(chr, tokens)).split(chr(EOD))[1:]
+        assert sorted([*map(ord, segment)] for segment in segments) == sorted(documents.texts)
+    assert stream.epochs == epochs
+    assert (stream.epoch, stream.position) == (epochs, 0) or stream.position == documents.documents - 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(lengths_of_documents, window_lengths, window_lengths, st.booleans())
+def test_a_resumed_stream_equals_one_that_was_not_interrupted(lengths, before, after, with_fim):
+    documents = numbered(lengths)
+    fim = FimConfig(domains=["toy"], rate=0.7) if with_fim else None
+    stream = DomainStream(documents, 7, EOD, fim, FIM_IDS)
+    for length in before:
+        stream.next(length)
+    resumed = DomainStream(documents, 7, EOD, fim, FIM_IDS)
+    resumed.load_state_dict(stream.state_dict())
+    for length in after:
+        for ours, theirs in zip(stream.next(length), resumed.next(length), strict=True):
+            assert np.array_equal(ours, theirs)
+    assert stream.state_dict() == resumed.state_dict()
+
+
+def test_document_ids_rise_at_each_eod_input():
+    stream = DomainStream(numbered([3, 5, 1, 20]), 1, EOD)
+    for _ in range(20):
+        inputs, _, document_ids = stream.next(7)
+        assert np.array_equal(np.diff(document_ids), (inputs[1:] == EOD).astype(int))
+
+
+def test_order_differs_between_seeds_domains_and_epochs():
+    def order(seed=1, domain="toy", epoch=0):
+        stream = DomainStream(Documents([[number] for number in range(10, 110)], domain), seed, EOD)
+        return [stream.next(200)[0].tolist() for _ in range(epoch + 1)][-1]
+
+    orders = [order(), order(seed=2), order(domain="other"), order(epoch=1)]
+    assert len({tuple(tokens) for tokens in orders}) == 4
+    assert order() == order()
+
+
+@given(st.integers(1, 5000), st.integers(0, 2**62 - 1))
+def test_shuffled_is_a_permutation_in_any_pieces(count, key):
+    whole = shuffled(count, 0, count, key)
+    assert np.array_equal(np.sort(whole), np.arange(count))
+    cut = count // 3
+    assert np.array_equal(np.concatenate([shuffled(count, 0, cut, key), shuffled(count, cut, count, key)]), whole)
+
+
+@pytest.mark.parametrize("count", [2, 3, 7, 16, 100])
+def test_shuffled_puts_every_number_everywhere_equally_often(count):
+    rng = np.random.default_rng(0)
+    keys = rng.integers(0, 2**62, 200 * count).tolist()
+    table = np.zeros((count, count))
+    neighbours = np.zeros((count, count))
+    for key in keys:
+        order = shuffled(count, 0, count, key)
+        table[np.arange(count), order] += 1
+        neighbours[order[:-1], order[1:]] += 1
+    # Chi-square with (count - 1)^2 degrees of freedom, five standard deviations.
+    assert ((table - 200) ** 2 / 200).sum() < (count - 1) ** 2 + 5 * np.sqrt(2) * (count - 1) + 5
+    if count > 3:
+        expected = 200 * count * (count - 1) / (count * (count - 1))
+        off_diagonal = neighbours[~np.eye(count, dtype=bool)]
+        assert ((off_diagonal - expected) ** 2 / expected).sum() < len(off_diagonal) * (1 + 10 / count)
+
+
+@settings(max_examples=60, deadline=None)
+@given(lengths_of_documents, st.integers(0, 9), st.sampled_from([0.0, 0.5, 1.0]))
+def test_fim_gives_back_the_document_when_its_parts_are_put_in_order(lengths, seed, spm_rate):
+    documents = numbered(lengths)
+    stream = DomainStream(documents, seed, EOD, FimConfig(domains=["toy"], rate=1.0, spm_rate=spm_rate), FIM_IDS)
+    tokens = stream.next(documents.tokens + 3 * documents.documents)[0].tolist()
+    restored = []
+    for segment in "".join(map(chr, tokens)).split(chr(EOD))[1:]:
+        assert segment[0] == chr(1)
+        if segment[1] == chr(3) and spm_rate:
+            suffix, rest = segment[2:].split(chr(2))
+            # SPM joins prefix and middle: what follows the middle sentinel, then the suffix.
+            restored.append(rest + suffix)
+        else:
+            prefix, rest = segment[1:].split(chr(3))
+            suffix, middle = rest.split(chr(2))
+            restored.append(prefix + middle + suffix)
+    assert sorted([*map(ord, text)] for text in restored) == sorted(documents.texts)
+
+
+def test_fim_rates_are_met_and_differ_by_epoch():
+    documents = Documents([[50] * 20 for _ in range(2000)])
+    stream = DomainStream(documents, 3, EOD, FimConfig(domains=["toy"], rate=0.5, spm_rate=0.25), FIM_IDS)
+    kinds = Counter()
+    while stream.epoch == 0:
+        segment = stream._segment.tolist()
+        kinds["none" if segment[1] != 1 else "spm" if segment[2] == 3 else "psm"] += 1
+        stream._next_segment()
+    # A PSM document with an empty prefix looks like SPM: one in 11 of them.
+    assert abs(kinds["none"] - 1000) < 120
+    assert abs(kinds["spm"] - (250 + 750 / 11)) < 90
+
+
+def test_a_domain_without_documents_is_refused():
+    with pytest.raises(DataError, match="domain 'toy' has no documents"):
+        DomainStream(Documents([]), 0, EOD)
+
+
+@pytest.mark.parametrize("change", [{"documents": 9}, {"position": 5}, {"offset": 1000}])
+def test_a_cursor_of_other_data_is_refused(change):
+    stream = DomainStream(numbered([3, 5]), 0, EOD)
+    with pytest.raises(DataError, match="not a place in the 2 documents"):
+        stream.load_state_dict(stream.state_dict() | change)
