@@ -1,4 +1,4 @@
-"""What a model is made of, as data: ModelConfig (one decoder), ArchitectureConfig and BaseConfig (the recipe's `base`)."""
+"""What a model is made of, as data: ModelConfig (a decoder), ArchitectureConfig, BaseConfig (the recipe's `base`)."""
 
 from typing import Any, Literal, Self
 

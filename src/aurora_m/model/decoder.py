@@ -1,0 +1,200 @@
+"""The decoder: embeddings, pre-norm layers, final norm. What differs between families is data in ModelConfig."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..workspace import AuroraError
+from .attention import Attention, KeyValueCache, document_mask, rotary_table
+from .config import ModelConfig
+
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "gelu": F.gelu,
+    "silu": F.silu,
+    "relu": F.relu,
+}
+_INITIAL_STD = 0.02
+
+
+def _norm(config: ModelConfig) -> nn.Module:
+    kind = nn.LayerNorm if config.norm == "layernorm" else nn.RMSNorm
+    return kind(config.hidden_size, eps=config.norm_eps)
+
+
+class Mlp(nn.Module):
+    """`down(act(up(x)))`, or `down(act(gate(x)) * up(x))` where gated."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.activation = _ACTIVATIONS[config.activation]
+        self.gate = nn.Linear(config.hidden_size, config.ffn_size, bias=config.biases) if config.gated_mlp else None
+        self.up = nn.Linear(config.hidden_size, config.ffn_size, bias=config.biases)
+        self.down = nn.Linear(config.ffn_size, config.hidden_size, bias=config.biases)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.gate is None:
+            return self.down(self.activation(self.up(x)))
+        return self.down(self.activation(self.gate(x)) * self.up(x))
+
+
+class Layer(nn.Module):
+    """One pre-norm transformer layer."""
+
+    def __init__(self, config: ModelConfig, index: int) -> None:
+        super().__init__()
+        self.attention_norm = _norm(config)
+        self.attention = Attention(config, index)
+        self.mlp_norm = _norm(config)
+        self.mlp = Mlp(config)
+
+    def forward(
+        self, x: Tensor, rotary: tuple[Tensor, Tensor] | None, mask: Tensor | None, cache: KeyValueCache | None
+    ) -> Tensor:
+        x = x + self.attention(self.attention_norm(x), rotary, mask, cache)
+        return x + self.mlp(self.mlp_norm(x))
+
+
+class Decoder(nn.Module):
+    """A causal language model up to its final norm; the head is applied by `chunked_loss` or `logits`.
+
+    A new Decoder holds PyTorch's default weights: call `init_weights`, or load with `load_model`.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed_tokens = nn.Embedding(config.embedding_rows, config.hidden_size)
+        learned = config.positions == "learned"
+        self.embed_positions = nn.Embedding(config.max_positions, config.hidden_size) if learned else None
+        self.layers = nn.ModuleList(Layer(config, index) for index in range(config.layers))
+        self.final_norm = _norm(config)
+        self.head = None if config.tied_embeddings else nn.Linear(config.hidden_size, config.embedding_rows, bias=False)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        positions: Tensor | None = None,
+        document_ids: Tensor | None = None,
+        cache: KeyValueCache | None = None,
+    ) -> Tensor:
+        """Token ids (B, L) to hidden states (B, L, hidden) after the final norm.
+
+        Args:
+            positions: (L) or (B, L) place of each token in its document; None counts from the start of the row.
+            document_ids: (B, L) document number of each token: attention stays inside a document. None says that each
+                row is one document, which takes the faster causal path.
+            cache: keys and values of earlier tokens, extended in place; document numbers go with them.
+
+        Raises:
+            AuroraError: a row is longer than `max_positions` and no positions are given.
+        """
+        length, start = input_ids.size(1), cache.length if cache is not None else 0
+        if positions is None:
+            if start + length > self.config.max_positions:
+                raise AuroraError(
+                    f"a sequence of {start + length} tokens is longer than the model's {self.config.max_positions} "
+                    f"positions; shorten it or choose a model with more"
+                )
+            positions = torch.arange(start, start + length, device=input_ids.device)
+        hidden = self.embed_tokens(input_ids)
+        rotary = None
+        if self.embed_positions is not None:
+            hidden = hidden + self.embed_positions(positions)
+        else:
+            rotary = rotary_table(self.config, positions)
+        mask = _attention_mask(document_ids, length, cache, _compute_dtype(hidden))
+        for layer in self.layers:
+            hidden = layer(hidden, rotary, mask, cache)
+        if cache is not None:
+            cache.length += length
+        return self.final_norm(hidden)
+
+    @property
+    def head_weight(self) -> Tensor:
+        """The output matrix (vocab_size, hidden): the embedding where tied; padding rows are left out."""
+        weight = self.embed_tokens.weight if self.head is None else self.head.weight
+        return weight if weight.size(0) == self.config.vocab_size else weight[: self.config.vocab_size]
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Scores of all tokens (..., vocab_size). For training use `chunked_loss`, which never holds them all."""
+        return F.linear(hidden, self.head_weight)
+
+    @torch.no_grad()
+    def init_weights(self, seed: int) -> None:
+        """Fills all weights as GPT-2 does: normal with deviation 0.02, residual projections scaled by 1/sqrt(2 layers).
+
+        Drawn on the CPU in float32, so the same seed gives the same model on every device and in every dtype.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        residual_std = _INITIAL_STD / (2 * self.config.layers) ** 0.5
+        for name, parameter in self.named_parameters():
+            if name.endswith("bias"):
+                parameter.zero_()
+            elif parameter.dim() == 1:
+                parameter.fill_(1.0)
+            else:
+                std = residual_std if name.endswith(("attention.out.weight", "mlp.down.weight")) else _INITIAL_STD
+                parameter.copy_(torch.empty(parameter.shape).normal_(0.0, std, generator=generator))
+        _clear_padding(self)
+
+
+def _compute_dtype(x: Tensor) -> torch.dtype:
+    """The dtype matrix products run in: autocast's where it is on, else the tensor's own."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+
+
+def _attention_mask(
+    document_ids: Tensor | None, length: int, cache: KeyValueCache | None, dtype: torch.dtype
+) -> Tensor | None:
+    """The mask of one forward pass; None where plain causal attention says the same."""
+    if cache is None:
+        return None if document_ids is None else document_mask(document_ids, document_ids, 0, dtype)
+    end = cache.length + length
+    if document_ids is not None:
+        cache.documents[:, cache.length : end] = document_ids
+    elif cache.length == 0 or length == 1:
+        return None
+    return document_mask(cache.documents[:, cache.length : end], cache.documents[:, :end], cache.length, dtype)
+
+
+def count_parameters(model: Decoder) -> int:
+    """Weights of the model; tied ones once, vocabulary padding left out."""
+    config = model.config
+    padding = (config.embedding_rows - config.vocab_size) * config.hidden_size
+    return sum(parameter.numel() for parameter in model.parameters()) - padding * (1 if config.tied_embeddings else 2)
+
+
+@torch.no_grad()
+def resize_vocabulary(model: Decoder, vocab_size: int, rows: int | None = None) -> None:
+    """Gives the model `vocab_size` tokens, in matrices padded to `rows` (None: unpadded). In place, before optimizers.
+
+    New tokens start as the mean of the old ones, which changes the model's predictions least; padding rows are zero.
+
+    Raises:
+        ValueError: `vocab_size` is not positive, or `rows` is below it (pydantic's ValidationError is one).
+    """
+    sizes = {"vocab_size": vocab_size, "vocab_rows": None if rows == vocab_size else rows}
+    config = ModelConfig.model_validate(model.config.model_dump() | sizes)
+    for matrix in (model.embed_tokens, model.head):
+        if matrix is None:
+            continue
+        old = matrix.weight[: model.config.vocab_size]
+        new = old.new_zeros(config.embedding_rows, config.hidden_size)
+        kept = min(vocab_size, model.config.vocab_size)
+        new[:kept] = old[:kept]
+        new[kept:vocab_size] = old.float().mean(dim=0).to(old.dtype)
+        matrix.weight = nn.Parameter(new, requires_grad=matrix.weight.requires_grad)
+    model.embed_tokens.num_embeddings = config.embedding_rows
+    if model.head is not None:
+        model.head.out_features = config.embedding_rows
+    model.config = config
+
+
+def _clear_padding(model: Decoder) -> None:
+    for matrix in (model.embed_tokens, model.head):
+        if matrix is not None:
+            matrix.weight[model.config.vocab_size :] = 0

@@ -1,0 +1,115 @@
+"""Cross-entropy over a vocabulary too large for its logits to be held: loss and gradients, chunk by chunk."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+IGNORED = -100
+
+
+@torch.compiler.disable
+def chunked_loss(
+    hidden: Tensor, weight: Tensor, targets: Tensor, scale: float = 1.0, chunk_tokens: int = 1024
+) -> tuple[Tensor, Tensor]:
+    """Negative log-likelihood of `targets` under `softmax(hidden @ weight.T)`, and its gradients, in bounded memory.
+
+    Logits exist for `chunk_tokens` tokens at a time, in the dtype matrix products run in (autocast's where it is on);
+    the softmax is float32, and so is the accumulated gradient of `weight`. The gradients are computed in the forward
+    pass, while a chunk's logits are at hand; backward only hands them out. Where none is wanted, none is computed.
+
+    Args:
+        hidden: (B, L, H) hidden states after the final norm.
+        weight: (V, H) output matrix.
+        targets: (B, L) int64 token ids; IGNORED (-100) is not scored.
+        scale: factor of the loss, e.g. 1 / (valid tokens of the whole step).
+
+    Returns:
+        The scalar `scale * sum of nll` (float32, differentiable), and nll (B, L) float32, detached, 0 where ignored.
+    """
+    wants_gradients = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
+    kind = hidden.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
+    with torch.autocast(kind, enabled=False):
+        if wants_gradients:
+            return _ChunkedLoss.apply(hidden, weight, targets, scale, chunk_tokens, dtype)  # type: ignore[return-value]
+        token_nll, _, _ = _run_chunks(hidden, weight, targets, scale, chunk_tokens, dtype, (False, False))
+        return scale * token_nll.sum(), token_nll
+
+
+class _ChunkedLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden, weight, targets, scale, chunk_tokens, dtype):
+        token_nll, ctx.d_hidden, ctx.d_weight = _run_chunks(
+            hidden, weight, targets, scale, chunk_tokens, dtype, ctx.needs_input_grad[:2]
+        )
+        ctx.mark_non_differentiable(token_nll)
+        return scale * token_nll.sum(), token_nll
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs):
+        d_loss = grad_outputs[0]
+        if ctx.d_hidden is None and ctx.d_weight is None:
+            raise RuntimeError(
+                "backward through chunked_loss a second time: its gradients were handed out the first time"
+            )
+        # Scaled in place: a second copy of d_weight would be the largest tensor of the step.
+        d_hidden, d_weight = (d if d is None else d.mul_(d_loss) for d in (ctx.d_hidden, ctx.d_weight))
+        ctx.d_hidden = ctx.d_weight = None
+        return d_hidden, d_weight, None, None, None, None
+
+
+def _run_chunks(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    scale: float,
+    chunk_tokens: int,
+    dtype: torch.dtype,
+    wanted: tuple[bool, bool],
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Per-token nll (B, L) and, where wanted, the gradients of hidden (its dtype) and weight (float32)."""
+    rows = hidden.reshape(-1, hidden.size(-1)).to(dtype)
+    matrix = weight.to(dtype)
+    flat_targets = targets.reshape(-1)
+    token_nll = torch.zeros(flat_targets.shape, dtype=torch.float32, device=hidden.device)
+    d_rows = torch.zeros_like(rows) if wanted[0] else None
+    d_weight = torch.zeros(weight.shape, dtype=torch.float32, device=weight.device) if wanted[1] else None
+    chunk_tokens = min(chunk_tokens, max(flat_targets.numel(), 1))
+    # One buffer for all chunks: fresh pages for each would cost more than the softmax.
+    buffer = torch.empty((chunk_tokens, weight.size(0)), dtype=dtype, device=hidden.device)
+    for picked in _chunks(flat_targets, chunk_tokens):
+        inputs, wanted_ids = rows[picked], flat_targets[picked]
+        valid = wanted_ids != IGNORED
+        wanted_ids = wanted_ids.where(valid, 0).unsqueeze(1)
+        logits = torch.mm(inputs, matrix.T, out=buffer[: inputs.size(0)])
+        # exp(logit - highest) and its sum: the softmax is left undivided, the division done on the narrow side below.
+        highest = logits.amax(dim=1, keepdim=True).float()
+        target_logits = logits.gather(1, wanted_ids).float()
+        weights = logits.float().sub_(highest).exp_()
+        totals = weights.sum(dim=1, keepdim=True)
+        token_nll[picked] = (totals.log() + highest - target_logits).squeeze(1).where(valid, 0.0)
+        if d_rows is None and d_weight is None:
+            continue
+        weights.scatter_add_(1, wanted_ids, -totals)
+        d_logits = logits.copy_(weights) if weights is not logits else logits
+        factors = (scale / totals * valid.unsqueeze(1)).to(dtype)
+        if d_rows is not None:
+            d_rows[picked] = torch.mm(d_logits, matrix).mul_(factors)
+        if d_weight is not None:
+            scaled = inputs * factors
+            if dtype == torch.float32:
+                d_weight.addmm_(d_logits.T, scaled)
+            else:
+                d_weight.add_(torch.mm(d_logits.T, scaled))
+    d_hidden = None if d_rows is None else d_rows.view(hidden.shape).to(hidden.dtype)
+    return token_nll.view(targets.shape), d_hidden, d_weight
+
+
+def _chunks(targets: Tensor, chunk_tokens: int) -> list[slice] | list[Tensor]:
+    """Which rows are computed together. On the CPU ignored rows are skipped; elsewhere asking would synchronise."""
+    if targets.device.type == "cpu":
+        valid = (targets != IGNORED).nonzero().squeeze(1)
+        if valid.numel() < targets.numel():
+            return list(valid.split(chunk_tokens))
+    return [slice(start, start + chunk_tokens) for start in range(0, targets.numel(), chunk_tokens)]
