@@ -1,0 +1,573 @@
+"""Compiled loops over UTF-8 buffers; the only place with byte arithmetic.
+
+Texts come as Arrow keeps them: `data`, the bytes of all texts, and `offsets` (int64, n + 1), text i being
+`data[offsets[i]:offsets[i + 1]]`. Kernels release the GIL and never read past the end of a text, whatever its bytes.
+They are called from the modules beside this one, which always hand over arrays of the same types: one specialisation
+each, compiled on the first call and kept in numba's cache. All helpers live in this file, because that cache knows
+only the age of the file a kernel is in.
+"""
+
+import numpy as np
+from numba import njit
+
+from .unicode_tables import (
+    BLOCK_BITS,
+    BULLET,
+    CASED,
+    CLOSING,
+    DIGIT,
+    JOINER,
+    LETTER,
+    MARK,
+    SCRIPT_SHIFT,
+    SINGLE,
+    SPACE,
+    TERMINAL,
+)
+
+# Columns of the counts that `segment` makes of a text. Characters are code points.
+COUNTS = (
+    "characters",
+    "letters",  # with marks
+    "digits",
+    "spaces",
+    "words",
+    "letter_words",  # words that bear a letter
+    "letter_word_characters",
+    "hashes",
+    "ellipses",
+    "all_lines",  # empty ones too
+    "lines",  # lines that bear a letter; the four below count only these
+    "bullet_lines",
+    "ellipsis_lines",
+    "terminal_lines",
+    "longest_line",  # characters, of all lines
+)
+(
+    _CHARACTERS,
+    _LETTERS,
+    _DIGITS,
+    _SPACES,
+    _WORDS,
+    _LETTER_WORDS,
+    _LETTER_WORD_CHARACTERS,
+    _HASHES,
+    _ELLIPSES,
+    _ALL_LINES,
+    _LINES,
+    _BULLET_LINES,
+    _ELLIPSIS_LINES,
+    _TERMINAL_LINES,
+    _LONGEST_LINE,
+) = range(len(COUNTS))
+
+_HAS_LETTER = 1
+_BLOCK_MASK = (1 << BLOCK_BITS) - 1
+_WORD_CLASSES = LETTER | MARK | DIGIT
+
+# FNV-1a's offset and prime; the finaliser's constants are those of splitmix64 (Steele et al. 2014).
+_HASH_START = np.uint64(0xCBF29CE484222325)
+_HASH_PRIME = np.uint64(0x100000001B3)
+_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
+_MIX_2 = np.uint64(0x94D049BB133111EB)
+_FOLD = np.uint64(0x9E3779B97F4A7C15)
+_REPLACEMENT = 0xFFFD
+
+
+@njit(nogil=True, cache=True)
+def _decode(data, i, end):
+    """The code point at byte i and the byte after it; a damaged byte is a replacement character of its own."""
+    lead = np.int64(data[i])
+    if lead < 0x80:
+        return lead, i + 1
+    if lead < 0xE0:
+        if lead >= 0xC2 and i + 1 < end:
+            return ((lead & 0x1F) << 6) | (np.int64(data[i + 1]) & 0x3F), i + 2
+    elif lead < 0xF0:
+        if i + 2 < end:
+            return ((lead & 0x0F) << 12) | ((np.int64(data[i + 1]) & 0x3F) << 6) | (np.int64(data[i + 2]) & 0x3F), i + 3
+    elif lead < 0xF5 and i + 3 < end:
+        code = ((lead & 0x07) << 18) | ((np.int64(data[i + 1]) & 0x3F) << 12)
+        code |= ((np.int64(data[i + 2]) & 0x3F) << 6) | (np.int64(data[i + 3]) & 0x3F)
+        if code < 0x110000:
+            return code, i + 4
+    return np.int64(_REPLACEMENT), i + 1
+
+
+@njit(nogil=True, cache=True)
+def _mix(value):
+    """Spreads a 64-bit value: every bit of the input moves half of the bits that come out."""
+    value = (value ^ (value >> np.uint64(30))) * _MIX_1
+    value = (value ^ (value >> np.uint64(27))) * _MIX_2
+    return value ^ (value >> np.uint64(31))
+
+
+@njit(nogil=True, cache=True)
+def _fold(sequence, item):
+    """The hash of a sequence with one more item; the empty sequence is 0."""
+    return _mix(sequence * _FOLD + item + np.uint64(1))
+
+
+@njit(nogil=True, cache=True)
+def segment(
+    data,
+    offsets,
+    block_of,
+    classes,
+    lower,
+    word_offsets,
+    word_start,
+    word_end,
+    word_hash,
+    word_characters,
+    line_offsets,
+    line_start,
+    line_end,
+    line_hash,
+    line_characters,
+    line_flags,
+    counts,
+):
+    """Words and non-empty lines of every text, and its counts (columns: COUNTS), in one reading.
+
+    Starts and ends are bytes from the text's own start. The hash of a word is of its lower case, without joiners;
+    that of a line is of its characters between the outer spaces.
+    """
+    words = 0
+    lines = 0
+    for text in range(len(offsets) - 1):
+        begin = offsets[text]
+        end = offsets[text + 1]
+        word_offsets[text] = words
+        line_offsets[text] = lines
+        count = counts[text]
+
+        in_word = False
+        single = False
+        word_letters = 0
+        characters_of_word = 0
+        hash_of_word = _HASH_START
+
+        in_line = False
+        line_letters = 0
+        line_length = 0
+        characters_of_line = 0
+        hash_of_line = _HASH_START
+        bullet = False
+        terminal = False
+        dots = 0
+
+        i = begin
+        while i <= end:
+            if i < end:
+                code, following = _decode(data, i, end)
+            else:
+                # A line break after the last character closes what is open.
+                code, following = np.int64(10), end + 1
+            entry = classes[(np.int64(block_of[code >> BLOCK_BITS]) << BLOCK_BITS) | (code & _BLOCK_MASK)]
+            kind = np.int64(entry & np.uint32(0xFFFF))
+
+            # Words: a new one begins at a word character outside a word, and at every Han or kana character.
+            wordlike = kind & _WORD_CLASSES
+            if in_word and ((wordlike == 0 and kind & JOINER == 0) or kind & SINGLE or (single and kind & (LETTER | DIGIT))):
+                word_end[words] = i - begin
+                word_hash[words] = _mix(hash_of_word)
+                word_characters[words] = characters_of_word
+                count[_WORDS] += 1
+                if word_letters:
+                    count[_LETTER_WORDS] += 1
+                    count[_LETTER_WORD_CHARACTERS] += characters_of_word
+                words += 1
+                in_word = False
+            if wordlike:
+                if not in_word:
+                    in_word = True
+                    single = kind & SINGLE != 0
+                    word_start[words] = i - begin
+                    word_letters = 0
+                    characters_of_word = 0
+                    hash_of_word = _HASH_START
+                characters_of_word += 1
+                word_letters |= kind & LETTER
+                folded = code
+                if kind & CASED:
+                    folded += lower[(np.int64(block_of[code >> BLOCK_BITS]) << BLOCK_BITS) | (code & _BLOCK_MASK)]
+                hash_of_word = (hash_of_word ^ np.uint64(folded)) * _HASH_PRIME
+                if kind & DIGIT:
+                    count[_DIGITS] += 1
+                else:
+                    count[_LETTERS] += 1
+                    line_letters |= kind & LETTER
+
+            if code == 10:
+                if in_line:
+                    line_hash[lines] = _mix(line_hash[lines])
+                    line_flags[lines] = 1 if line_letters else 0
+                    if line_letters:
+                        count[_LINES] += 1
+                        count[_BULLET_LINES] += bullet
+                        count[_ELLIPSIS_LINES] += dots >= 3
+                        count[_TERMINAL_LINES] += terminal
+                    lines += 1
+                    in_line = False
+                    line_letters = 0
+                if i < end or line_length > 0:
+                    count[_ALL_LINES] += 1
+                count[_LONGEST_LINE] = max(count[_LONGEST_LINE], line_length)
+                line_length = 0
+                if i < end:
+                    count[_CHARACTERS] += 1
+                    count[_SPACES] += 1
+                i = following
+                continue
+
+            count[_CHARACTERS] += 1
+            line_length += 1
+            if kind & SPACE:
+                count[_SPACES] += 1
+                if in_line:
+                    characters_of_line += 1
+                    hash_of_line = (hash_of_line ^ np.uint64(code)) * _HASH_PRIME
+            else:
+                if not in_line:
+                    in_line = True
+                    line_start[lines] = i - begin
+                    characters_of_line = 0
+                    hash_of_line = _HASH_START
+                    terminal = False
+                    dots = 0
+                    # A hyphen or an asterisk makes a list item only before a space: "-1" and "*bold*" do not.
+                    bullet = kind & BULLET != 0 and (
+                        code >= 0x2022 or (following < end and (data[following] == 32 or data[following] == 9))
+                    )
+                characters_of_line += 1
+                hash_of_line = (hash_of_line ^ np.uint64(code)) * _HASH_PRIME
+                line_end[lines] = following - begin
+                line_hash[lines] = hash_of_line
+                line_characters[lines] = characters_of_line
+                if kind & CLOSING == 0:
+                    terminal = kind & TERMINAL != 0
+                    if code == 46:
+                        dots += 1
+                    elif code == 0x2026:
+                        dots = 3
+                    else:
+                        dots = 0
+                if code == 35:
+                    count[_HASHES] += 1
+                elif code == 0x2026:
+                    count[_ELLIPSES] += 1
+                elif code == 46 and i - begin >= 2 and data[i - 1] == 46 and data[i - 2] == 46:
+                    # Three dots and more are one ellipsis, counted at the third.
+                    if i - begin == 2 or data[i - 3] != 46:
+                        count[_ELLIPSES] += 1
+            i = following
+    word_offsets[len(offsets) - 1] = words
+    line_offsets[len(offsets) - 1] = lines
+
+
+@njit(nogil=True, cache=True)
+def _slot(keys, stamps, mask, key, stamp):
+    """Where a key lies, or may be put, in an open-addressing table; entries of another stamp count as empty."""
+    slot = np.int64(key) & mask
+    while stamps[slot] == stamp and keys[slot] != key:
+        slot = (slot + 1) & mask
+    return slot
+
+
+@njit(nogil=True, cache=True)
+def repetition(
+    word_offsets, word_hash, word_characters, line_offsets, line_hash, line_characters, line_flags, keys, stamps, tally, out
+):
+    """Of every text: characters in its most frequent word pair (times its count, 0 where none comes twice), lines
+    that repeat an earlier one, and the characters of these. Only lines with a letter count.
+
+    `keys`, `stamps`, `tally` are scratch of a power of two, at least twice the longest text's words and lines.
+    """
+    for text in range(len(word_offsets) - 1):
+        stamp = 2 * text + 1
+        first, last = word_offsets[text], word_offsets[text + 1]
+        mask = np.int64(1)
+        while mask < 2 * (last - first):
+            mask *= 2
+        mask -= 1
+        best_count = 1
+        best_characters = np.int64(0)
+        for word in range(first, last - 1):
+            key = _fold(word_hash[word], word_hash[word + 1])
+            slot = _slot(keys, stamps, mask, key, stamp)
+            if stamps[slot] != stamp:
+                stamps[slot] = stamp
+                keys[slot] = key
+                tally[slot] = 0
+            tally[slot] += 1
+            if tally[slot] >= max(best_count, 2):
+                characters = (np.int64(word_characters[word]) + np.int64(word_characters[word + 1])) * tally[slot]
+                if tally[slot] > best_count or characters > best_characters:
+                    best_count = tally[slot]
+                    best_characters = characters
+        out[text, 0] = best_characters
+
+        stamp += 1
+        first, last = line_offsets[text], line_offsets[text + 1]
+        mask = np.int64(1)
+        while mask < 2 * (last - first):
+            mask *= 2
+        mask -= 1
+        for line in range(first, last):
+            if line_flags[line] == 0:
+                continue
+            slot = _slot(keys, stamps, mask, line_hash[line], stamp)
+            if stamps[slot] == stamp:
+                out[text, 1] += 1
+                out[text, 2] += line_characters[line]
+            stamps[slot] = stamp
+            keys[slot] = line_hash[line]
+
+
+@njit(nogil=True, cache=True)
+def phrase_key(hashes):
+    """The key of a phrase of words, given their hashes."""
+    key = np.uint64(0)
+    for word_hash in hashes:
+        key = _fold(key, word_hash)
+    return key
+
+
+@njit(nogil=True, cache=True)
+def count_listed_words(word_offsets, word_hash, table_keys, table_kinds, out):
+    """How many words of every text are in a list of phrases; read left to right, the longest phrase wins.
+
+    The table (open addressing, a power of two) has the key of every phrase (kind 2) and of every beginning of one
+    (kind 1); kind 0 is an empty slot.
+    """
+    mask = np.int64(len(table_keys) - 1)
+    for text in range(len(word_offsets) - 1):
+        word, last = word_offsets[text], word_offsets[text + 1]
+        listed = 0
+        while word < last:
+            key = np.uint64(0)
+            longest = 0
+            at = word
+            while at < last:
+                key = _fold(key, word_hash[at])
+                at += 1
+                slot = np.int64(key) & mask
+                while table_kinds[slot] != 0 and table_keys[slot] != key:
+                    slot = (slot + 1) & mask
+                if table_kinds[slot] == 0:
+                    break
+                if table_kinds[slot] == 2:
+                    longest = at - word
+            listed += longest
+            word += max(longest, 1)
+        out[text] = listed
+
+
+@njit(nogil=True, cache=True)
+def content_hash(data, offsets, block_of, classes, lower, out):
+    """64-bit hash of every text in lower case, runs of white space as one space, none at the ends."""
+    for text in range(len(offsets) - 1):
+        i, end = offsets[text], offsets[text + 1]
+        value = _HASH_START
+        pending = False
+        started = False
+        while i < end:
+            code, i = _decode(data, i, end)
+            at = (np.int64(block_of[code >> BLOCK_BITS]) << BLOCK_BITS) | (code & _BLOCK_MASK)
+            kind = np.int64(classes[at] & np.uint32(0xFFFF))
+            if kind & SPACE:
+                pending = started
+                continue
+            if pending:
+                value = (value ^ np.uint64(32)) * _HASH_PRIME
+                pending = False
+            started = True
+            if kind & CASED:
+                code += lower[at]
+            value = (value ^ np.uint64(code)) * _HASH_PRIME
+        out[text] = _mix(value)
+
+
+@njit(nogil=True, cache=True)
+def minhash(word_offsets, word_hash, documents, ngram, multipliers, addends, out):
+    """MinHash signatures (len(documents), permutations), uint32, of the word n-grams of the documents named.
+
+    A document of fewer words than `ngram` is one shingle of all its words; one without words keeps the greatest
+    value everywhere.
+    """
+    permutations = len(multipliers)
+    for row in range(len(documents)):
+        signature = out[row]
+        signature[:] = np.uint32(0xFFFFFFFF)
+        first, last = word_offsets[documents[row]], word_offsets[documents[row] + 1]
+        length = min(np.int64(ngram), last - first)
+        if length == 0:
+            continue
+        for begin in range(first, last - length + 1):
+            key = np.uint64(0)
+            for word in range(begin, begin + length):
+                key = key * _FOLD + word_hash[word]
+            shingle = np.uint32(_mix(key) >> np.uint64(32))
+            for k in range(permutations):
+                value = np.uint32(multipliers[k] * shingle + addends[k])
+                signature[k] = min(signature[k], value)
+
+
+@njit(nogil=True, cache=True)
+def band_keys(signatures, rows, first_column, columns, out):
+    """The 64-bit key of one band (`columns` columns from `first_column`) of the signatures in `rows`."""
+    for position in range(len(rows)):
+        key = np.uint64(0)
+        for column in range(first_column, first_column + columns):
+            key = _fold(key, np.uint64(signatures[rows[position], column]))
+        out[position] = key
+
+
+@njit(nogil=True, cache=True)
+def _root(parents, item):
+    while parents[item] != item:
+        parents[item] = parents[parents[item]]
+        item = parents[item]
+    return item
+
+
+@njit(nogil=True, cache=True)
+def join_similar(keys, order, signatures, rows, agreement, leaders, parents):
+    """Joins, in `parents`, documents that share a band key and agree in at least `agreement` signature values.
+
+    `order` sorts `keys`, equal ones by document, so that every document of a run comes after those it may belong to.
+    Each is compared with the run's leaders, the first of every group (at most `len(leaders)`, to stay linear in runs
+    of unlike documents). The root of a joined group is its smallest number.
+    """
+    begin = 0
+    while begin < len(order):
+        end = begin + 1
+        while end < len(order) and keys[order[end]] == keys[order[begin]]:
+            end += 1
+        found = 0
+        for position in range(begin, end):
+            document = order[position]
+            leads = True
+            for number in range(found):
+                mine, theirs = _root(parents, document), _root(parents, leaders[number])
+                if mine != theirs:
+                    equal = 0
+                    for column in range(signatures.shape[1]):
+                        equal += signatures[rows[document], column] == signatures[rows[leaders[number]], column]
+                    if equal < agreement:
+                        continue
+                    parents[max(mine, theirs)] = min(mine, theirs)
+                leads = False
+            if leads and found < len(leaders):
+                leaders[found] = document
+                found += 1
+        begin = end
+    for document in range(len(parents)):
+        parents[document] = _root(parents, document)
+
+
+@njit(nogil=True, cache=True)
+def _skip_to(data, i, end, limit, wanted):
+    """The byte after the next `wanted` of this line, within `limit` bytes; i itself where there is none."""
+    for at in range(i, min(end, i + limit)):
+        if data[at] == 10:
+            break
+        if data[at] == wanted:
+            return at + 1
+    return i
+
+
+@njit(nogil=True, cache=True)
+def _after_front_matter(data, begin, end):
+    """The byte after a YAML header between two lines of `---`; `begin` where the text has none."""
+    if end - begin < 8 or data[begin] != 45 or data[begin + 1] != 45 or data[begin + 2] != 45:
+        return begin
+    for i in range(begin + 3, end - 3):
+        if data[i] == 10 and data[i + 1] == 45 and data[i + 2] == 45 and data[i + 3] == 45:
+            return i + 4
+    return begin
+
+
+@njit(nogil=True, cache=True)
+def _copy_prose(data, i, end, skip_code, block_of, classes, out, scripts):
+    """Copies letters and marks, other characters between them as one space; counts letters by script.
+
+    With `skip_code`: without fenced and inline code, link targets, tags and addresses. Returns the bytes written.
+    """
+    written = 0
+    last_gap = 0
+    fenced = False
+    line_begins = True
+    gap = False
+    while i < end:
+        if line_begins and skip_code:
+            line_begins = False
+            at = i
+            while at < end and data[at] == 32:
+                at += 1
+            if at + 2 < end and (data[at] == 96 or data[at] == 126) and data[at] == data[at + 1] == data[at + 2]:
+                fenced = not fenced
+                while i < end and data[i] != 10:
+                    i += 1
+                continue
+        code, following = _decode(data, i, end)
+        if code == 10:
+            line_begins = True
+        entry = classes[(np.int64(block_of[code >> BLOCK_BITS]) << BLOCK_BITS) | (code & _BLOCK_MASK)]
+        if entry & np.uint32(LETTER | MARK | JOINER) and not fenced:
+            if gap and written > 0:
+                out[written] = 32
+                written += 1
+                last_gap = written
+            gap = False
+            if entry & np.uint32(LETTER):
+                scripts[np.int64(entry >> np.uint32(SCRIPT_SHIFT))] += 1
+            while i < following:
+                out[written] = data[i]
+                written += 1
+                i += 1
+            continue
+        gap = True
+        if skip_code and not fenced:
+            if code == 96:
+                following = _skip_to(data, following, end, 300, 96)
+            elif code == 60 and following < end and (data[following] >= 97 or data[following] == 47):
+                following = _skip_to(data, following, end, 300, 62)
+            elif code == 93 and following < end and data[following] == 40:
+                following = _skip_to(data, following, end, 1000, 41)
+            elif code == 58 and following + 1 < end and data[following] == 47 and data[following + 1] == 47:
+                written = last_gap
+                while following < end and 32 < data[following] < 128 and data[following] != 41:
+                    following += 1
+        i = following
+    return written
+
+
+@njit(nogil=True, cache=True)
+def sample_prose(data, offsets, block_of, classes, enough, scratch, scripts, most, size, samples, sample_offsets):
+    """Up to `most` samples of about `size` bytes from the prose of every text, evenly spread, cut between characters.
+
+    Where code, addresses and headers leave fewer than `enough` letters, they count as prose. `scripts` (n, scripts)
+    becomes the histogram of the letters. Samples of text i are number i * most to (i + 1) * most - 1, empty ones last.
+    """
+    filled = 0
+    for text in range(len(offsets) - 1):
+        begin, end = offsets[text], offsets[text + 1]
+        body = _after_front_matter(data, begin, end)
+        length = _copy_prose(data, body, end, True, block_of, classes, scratch, scripts[text])
+        if scripts[text].sum() < enough:
+            scripts[text, :] = 0
+            length = _copy_prose(data, begin, end, False, block_of, classes, scratch, scripts[text])
+        wanted = min(most, (length + size - 1) // size)
+        for number in range(most):
+            if number < wanted:
+                at = 0 if wanted == 1 else number * (length - size) // (wanted - 1)
+                stop = min(length, at + size)
+                while at < stop and scratch[at] & 0xC0 == 0x80:
+                    at += 1
+                while stop < length and scratch[stop] & 0xC0 == 0x80:
+                    stop += 1
+                samples[filled : filled + stop - at] = scratch[at:stop]
+                filled += stop - at
+            sample_offsets[text * most + number + 1] = filled
