@@ -8,14 +8,14 @@ from .config import CheckpointConfig, LearningRate, LedgerConfig, OptimizerConfi
 if TYPE_CHECKING:
     from .interrupt import StoppedByUser
     from .ledger import HeldoutScore, score_heldout
-    from .trainer import train
+    from .stage import train
 
 # What needs torch, and so is imported on first use: name -> module.
 _LAZY = {
     "HeldoutScore": "ledger",
     "StoppedByUser": "interrupt",
     "score_heldout": "ledger",
-    "train": "trainer",
+    "train": "stage",
 }
 
 __all__ = [

@@ -1,0 +1,181 @@
+"""Checkpoints: a DCP folder of tensors beside a `state.json`, written whole or not at all, refused when damaged.
+
+checkpoints/step-00000123/.metadata, *.distcp   tensors, by torch.distributed.checkpoint (any later world size)
+checkpoints/step-00000123/state.json            everything else: place, data cursors, ledger; and the files' hashes
+"""
+
+import pickle
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed.checkpoint as dcp
+from torch import Tensor
+from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
+
+from aurora_m.workspace import (
+    AuroraError,
+    DataError,
+    atomic_folder,
+    fingerprint_file,
+    format_count,
+    read_json,
+    write_json,
+)
+
+_RECORD = "state.json"
+_FORMAT = 1
+_METADATA = "torch.distributed.checkpoint.metadata"
+# All that a table of contents without objects needs. `BytesStorageMetadata` stays out: DCP would unpickle those items.
+_ALLOWED = {
+    (_METADATA, "Metadata"),
+    (_METADATA, "TensorStorageMetadata"),
+    (_METADATA, "TensorProperties"),
+    (_METADATA, "ChunkStorageMetadata"),
+    (_METADATA, "MetadataIndex"),
+    (_METADATA, "StorageMeta"),
+    (_METADATA, "_MEM_FORMAT_ENCODING"),
+    ("torch.distributed.checkpoint.filesystem", "_StorageInfo"),
+    ("torch", "Size"),
+    ("torch", "float32"),
+    ("torch", "bfloat16"),
+    ("torch", "int64"),
+    ("torch", "uint8"),
+    ("torch.serialization", "_get_layout"),
+    ("pathlib", "PosixPath"),
+    ("pathlib", "WindowsPath"),
+    ("pathlib._local", "PosixPath"),
+    ("pathlib._local", "WindowsPath"),
+}
+
+
+class _MetadataUnpickler(pickle.Unpickler):
+    def find_class(self, module_name: str, global_name: str) -> Any:
+        if (module_name, global_name) not in _ALLOWED:
+            raise pickle.UnpicklingError(f"{module_name}.{global_name} has no place in a checkpoint")
+        return super().find_class(module_name, global_name)
+
+
+class _SafeReader(dcp.FileSystemReader):
+    """DCP keeps its table of contents as a pickle; this reads it without letting it run anything."""
+
+    def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
+        with (Path(self.path) / ".metadata").open("rb") as file:
+            metadata = _MetadataUnpickler(file).load()
+        metadata.storage_meta = metadata.storage_meta or StorageMeta()
+        metadata.storage_meta.load_id = self.load_id
+        return metadata
+
+
+def save_checkpoint(folder: Path, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:
+    """Writes tensors and record into `folder`, which appears complete or not at all.
+
+    Raises:
+        AuroraError: the disk is too full, or writing failed.
+    """
+    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder.parent).free
+    if free < size * 1.05 + 1_000_000:
+        raise AuroraError(
+            f"no room for checkpoint {folder}: it takes {format_count(size)}B and {format_count(free)}B are free; "
+            "make room and run again to go on from the checkpoint before it"
+        )
+    try:
+        with atomic_folder(folder) as temporary, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that no process group is there is intended
+            writer = dcp.FileSystemWriter(temporary, overwrite=True)
+            dcp.save(dict(tensors), storage_writer=writer, no_dist=True)
+            files = {path.name: fingerprint_file(path) for path in sorted(temporary.iterdir())}
+            write_json(temporary / _RECORD, {"format": _FORMAT, "files": files, **record})
+    except (OSError, RuntimeError, dcp.CheckpointException) as error:
+        _raise_interrupt_within(error)
+        raise AuroraError(f"checkpoint {folder} could not be written: {_reason(error)}") from None
+
+
+def load_checkpoint(folder: Path, tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """Loads a checkpoint into the live `tensors`, in place, and returns its record.
+
+    Raises:
+        DataError: it is incomplete or damaged; `tensors` are untouched.
+        AuroraError: it is whole but holds other tensors.
+    """
+    record = read_record(folder)
+    for name, expected in record["files"].items():
+        path = folder / name
+        if not path.is_file() or fingerprint_file(path) != expected:
+            raise DataError(f"checkpoint {folder} is damaged: {name} is missing or not what was written")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            dcp.load(dict(tensors), storage_reader=_SafeReader(folder), no_dist=True)
+    except (Exception, dcp.CheckpointException) as error:
+        _raise_interrupt_within(error)
+        raise AuroraError(f"checkpoint {folder} does not fit this model: {_reason(error)}") from None
+    return record
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """The record of a checkpoint, without its tensors.
+
+    Raises:
+        DataError: it is missing or damaged.
+    """
+    try:
+        record = read_json(folder / _RECORD)
+    except (AuroraError, OSError) as error:
+        raise DataError(f"checkpoint {folder} is damaged: {error}") from None
+    if not isinstance(record, dict) or record.get("format") != _FORMAT or not isinstance(record.get("files"), dict):
+        raise DataError(f"checkpoint {folder} is not of format {_FORMAT}")
+    return record
+
+
+def checkpoint_folder(phase_folder: Path, step: int) -> Path:
+    return phase_folder / "checkpoints" / f"step-{step:08}"
+
+
+def list_checkpoints(phase_folder: Path) -> list[Path]:
+    """The checkpoints of a phase, oldest first; half-written ones have hidden names and are not seen."""
+    return sorted((phase_folder / "checkpoints").glob("step-*"))
+
+
+def prune_checkpoints(phase_folder: Path, keep: int) -> None:
+    """Deletes all but the newest `keep`. The phase's last is its newest, so it always stays."""
+    for folder in list_checkpoints(phase_folder)[:-keep]:
+        shutil.rmtree(folder, ignore_errors=True)
+    for leftover in (phase_folder / "checkpoints").glob(".step-*"):  # of a process killed while writing
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def random_tensors() -> dict[str, Tensor]:
+    """The states of torch's random generators, as tensors for a checkpoint."""
+    states = {"random.cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states["random.cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def restore_random(states: dict[str, Tensor]) -> None:
+    torch.set_rng_state(states["random.cpu"])
+    if "random.cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["random.cuda"])
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """The errors of all ranks where DCP gathered them, otherwise the error itself."""
+    if isinstance(error, dcp.CheckpointException):
+        return [failure[0] for failure in error.failures.values()]
+    return [error]
+
+
+def _raise_interrupt_within(error: BaseException) -> None:
+    # DCP gathers a KeyboardInterrupt like any failure; a second Ctrl-C must still end the process.
+    if any(isinstance(cause, KeyboardInterrupt) for cause in _causes(error)):
+        raise KeyboardInterrupt from None
+
+
+def _reason(error: BaseException) -> str:
+    cause = _causes(error)[0]
+    return str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__

@@ -1,0 +1,168 @@
+"""The forgetting ledger: held-out bits-per-byte of every domain, against the base model, over the whole run."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from aurora_m.model import Decoder, chunked_loss
+from aurora_m.tokens import DomainTokens, heldout_batches
+from aurora_m.workspace import atomic_path, read_json
+
+from .device import autocast, resolve_precision
+
+LEDGER_SCHEMA = pa.schema(
+    {
+        "phase": pa.string(),
+        "step": pa.int64(),
+        "tokens": pa.int64(),
+        "domain": pa.string(),
+        "bpb": pa.float64(),
+        "base_bpb": pa.float64(),
+        "change": pa.float64(),
+        "stderr": pa.float64(),
+        "documents": pa.int64(),
+        "bytes": pa.int64(),
+    }
+)
+_TOKENS_PER_BATCH = 4096
+
+
+@dataclass(frozen=True)
+class HeldoutScore:
+    """Bits-per-byte of a held-out set; `stderr` is over its documents (None where there is only one)."""
+
+    bpb: float
+    stderr: float | None
+    documents: int
+    bytes: int
+    tokens: int
+
+
+def heldout_domains(tokens: Path) -> list[str]:
+    """The domains with held-out documents, in the order of `tokens.json`."""
+    domains = read_json(tokens / "tokens.json")["domains"]
+    return [domain for domain, splits in domains.items() if splits.get("heldout", {}).get("documents", 0)]
+
+
+def score_heldout(
+    model: Decoder,
+    tokens: Path,
+    domains: list[str],
+    sequence_length: int,
+    heldout_tokens: int | None = None,
+    batch_size: int | None = None,
+    precision: Literal["auto", "float32", "bfloat16"] = "auto",
+) -> dict[str, HeldoutScore]:
+    """Scores the held-out documents of each domain, packed into windows of `sequence_length`, every token once.
+
+    Args:
+        tokens: the folder written by the tokenize stage.
+        heldout_tokens: at most about this many tokens of each domain, whole documents; None for all.
+        batch_size: windows per forward pass; None for about 4,096 tokens.
+
+    Raises:
+        DataError: a domain has no held-out shards, or they are damaged.
+    """
+    eod_id = read_json(tokens / "tokens.json")["tokenizer"]["eod_id"]
+    batch_size = batch_size or max(1, _TOKENS_PER_BATCH // sequence_length)
+    was_training = model.training
+    model.eval()
+    try:
+        return {
+            domain: _score_domain(
+                model,
+                DomainTokens(tokens, domain, "heldout"),
+                sequence_length,
+                batch_size,
+                eod_id,
+                heldout_tokens,
+                precision,
+            )
+            for domain in domains
+        }
+    finally:
+        model.train(was_training)
+
+
+@torch.no_grad()
+def _score_domain(
+    model: Decoder,
+    documents: DomainTokens,
+    sequence_length: int,
+    batch_size: int,
+    eod_id: int,
+    heldout_tokens: int | None,
+    precision: Literal["auto", "float32", "bfloat16"],
+) -> HeldoutScore:
+    device = next(model.parameters()).device
+    dtype = resolve_precision(precision, device)
+    batches = heldout_batches(documents, sequence_length, batch_size, eod_id, heldout_tokens)
+    nats = np.zeros(documents.documents)
+    scored_tokens = 0
+    for batch in batches:
+        ids, targets, positions, document_ids = (
+            torch.from_numpy(array).to(device)
+            for array in (batch.input_ids, batch.targets, batch.positions, batch.document_ids)
+        )
+        with autocast(device, dtype):
+            hidden = model(ids, positions=positions, document_ids=document_ids)
+            _, token_nll = chunked_loss(hidden, model.head_weight, targets, 1.0)
+        scored = batch.document_index >= 0
+        nats += np.bincount(batch.document_index[scored], token_nll.cpu().numpy()[scored], minlength=len(nats))
+        scored_tokens += int(scored.sum())
+    bits = nats[batches.documents_scored] / math.log(2)
+    return summarize(bits, batches.bytes.astype(np.float64), scored_tokens)
+
+
+def summarize(bits: np.ndarray, sizes: np.ndarray, tokens: int) -> HeldoutScore:
+    """Bits-per-byte from each document's bits and bytes, with the standard error of a ratio estimator.
+
+    The documents are the sample; bpb is a ratio of two sums over it, so its error is that of the mean residual
+    bits_i - bpb * bytes_i over the mean size (Cochran 1977, section 2.11).
+    """
+    n, bpb = len(bits), float(bits.sum() / sizes.sum())
+    stderr = float(np.std(bits - bpb * sizes, ddof=1) / sizes.mean() / math.sqrt(n)) if n > 1 else None
+    return HeldoutScore(bpb, stderr, n, int(sizes.sum()), tokens)
+
+
+def ledger_rows(
+    earlier: list[dict[str, Any]],
+    scores: dict[str, HeldoutScore],
+    *,
+    phase: str,
+    step: int,
+    tokens: int,
+    reference_step: int,
+) -> list[dict[str, Any]]:
+    """One row per domain, compared with the rows of `reference_step`; null where that step is still to come."""
+    if step == reference_step:
+        base_bpb = {domain: score.bpb for domain, score in scores.items()}
+    else:
+        base_bpb = {row["domain"]: row["bpb"] for row in earlier if row["step"] == reference_step}
+    return [
+        {
+            "phase": phase,
+            "step": step,
+            "tokens": tokens,
+            "domain": domain,
+            "bpb": score.bpb,
+            "base_bpb": base_bpb.get(domain),
+            "change": score.bpb / base_bpb[domain] - 1 if domain in base_bpb else None,
+            "stderr": score.stderr,
+            "documents": score.documents,
+            "bytes": score.bytes,
+        }
+        for domain, score in scores.items()
+    ]
+
+
+def write_ledger(rows: list[dict[str, Any]], path: Path) -> None:
+    """Writes the whole ledger, atomically; it is a few rows per domain."""
+    with atomic_path(path) as temporary:
+        pq.write_table(pa.Table.from_pylist(rows, schema=LEDGER_SCHEMA), temporary)

@@ -1,0 +1,237 @@
+"""The train stage: checks that recipe, tokens and model fit, finds where the run stands, and runs its phases."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from aurora_m.model import BaseConfig, Decoder, count_parameters, load_model
+from aurora_m.tokens import DomainTokens, TrainBatches, check_shares
+from aurora_m.workspace import DataError, Progress, RecipeError, format_count, read_json, write_json
+
+from .chain import Chain, chain_fingerprints, fingerprint_large, mark_phase, set_aside
+from .checkpoint import list_checkpoints, read_record
+from .config import TrainConfig
+from .device import pick_device, resolve_precision
+from .ledger import heldout_domains, ledger_rows, score_heldout, write_ledger
+from .optimizer import build_optimizer
+from .schedule import build_segments
+from .state import TrainingState, resume
+from .telemetry import MetricsFile
+from .trainer import Loop, export_model, run_phase
+
+_MANY_EPOCHS = 4  # beyond this, repeated text teaches little (Muennighoff et al. 2023)
+
+
+def train(
+    config: TrainConfig,
+    base: BaseConfig,
+    tokens: Path,
+    out: Path,
+    *,
+    seed: int,
+    base_folder: Path | None,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Takes a model through all phases, going on where an earlier call was stopped, and returns `train.json`.
+
+    Args:
+        tokens: the folder the tokenize stage wrote.
+        out: lasts over calls; phases are kept whose settings, and whose predecessors' settings, are unchanged.
+        base_folder: the base model's files, or None where `base` is an architecture.
+
+    Raises:
+        RecipeError: phases, tokens and model do not fit together; nothing was started.
+        DataError: token shards or the base model are damaged.
+        StoppedByUser: Ctrl-C or SIGTERM, after writing a checkpoint.
+        AuroraError: the loss is not finite, or the disk is full.
+    """
+    facts = read_json(tokens / "tokens.json")
+    check_phases(config, facts)
+    warn_of_epochs(config, facts, progress)
+
+    # ---- model, optimizer, data
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    torch.manual_seed(seed)
+    device = pick_device()
+    dtype = resolve_precision(config.precision, device)
+    model = build_model(config, base, base_folder, facts["tokenizer"]["vocab_size"], seed).to(device)
+    if config.compile:
+        model.compile()
+    state = TrainingState(model, build_optimizer(model, config.optimizer), open_batches(config, tokens, facts, seed))
+
+    # ---- where the run stands
+    chain = chain_fingerprints(_start(config, base, base_folder, tokens, seed, dtype), config.phases)
+    reference = "base" if base_folder is None and config.phases[0].name == "base" else "initial"
+    out.mkdir(parents=True, exist_ok=True)
+    set_aside(out, chain, progress)
+    export_missing_models(state, out, chain, reference, tokens / "tokenizer", facts["tokenizer"]["eod_id"])
+    if resume(state, out, chain, progress) and len(state.finished) < len(config.phases):
+        progress.say(f"resuming after step {state.step} of phase {state.phase} ({format_count(state.tokens)} tokens)")
+    MetricsFile(out / "metrics.jsonl").cut(state.metrics_position)
+
+    # ---- the ledger
+    domains = heldout_domains(tokens)
+    heldout_length = config.phases[
+        0
+    ].sequence_length  # over the whole run: with another length it measures another thing
+
+    def measure(state: TrainingState) -> None:
+        """Scores all held-out sets and writes the ledger."""
+        scores = score_heldout(
+            state.model, tokens, domains, heldout_length, config.ledger.heldout_tokens, precision=config.precision
+        )
+        state.ledger += ledger_rows(
+            state.ledger,
+            scores,
+            phase=state.phase,
+            step=state.step,
+            tokens=state.tokens,
+            reference_step=config.phases[0].steps if reference == "base" else 0,
+        )
+        write_ledger(state.ledger, out / "ledger.parquet")
+
+    if state.ledger:
+        write_ledger(state.ledger, out / "ledger.parquet")
+    else:
+        state.begin(config.phases[0].name)
+        measure(state)
+
+    # ---- the phases
+    loop = Loop(
+        out=out,
+        checkpoint=config.checkpoint,
+        clip=config.optimizer.clip,
+        dtype=dtype,
+        tokenizer=tokens / "tokenizer",
+        eod_id=facts["tokenizer"]["eod_id"],
+        progress=progress,
+        micro_batch=config.micro_batch,
+        measure=measure,
+        measure_every=config.ledger.every,
+    )
+    for phase, segment, (_, fingerprint) in zip(config.phases, build_segments(config.phases), chain[1:], strict=True):
+        if phase.name in [row["name"] for row in state.finished]:
+            continue
+        if state.phase != phase.name or state.phase_step == 0:
+            state.batches.start_phase(phase.mixture, phase.sequence_length, phase.name)
+        run_phase(state, phase, segment, loop, fingerprint)
+
+    result = {
+        "base_model": f"{reference}/model",
+        "final_model": f"{config.phases[-1].name}/model",
+        "phases": state.finished,
+        "parameters": count_parameters(model),
+        "tokens": state.tokens,
+        "seconds": round(state.seconds, 3),
+        "heldout_sequence_length": heldout_length,
+        "device": device.type,
+        "dtype": str(dtype).removeprefix("torch."),
+    }
+    write_json(out / "train.json", result)
+    return result
+
+
+def check_phases(config: TrainConfig, facts: dict[str, Any]) -> None:
+    """Checks the phases against the tokens there are.
+
+    Raises:
+        RecipeError: a mixture names a domain without training tokens, or its shares do not sum to 1.
+    """
+    known = [domain for domain, splits in facts["domains"].items() if splits["train"]["tokens"]]
+    for phase in config.phases:
+        for domain in phase.mixture:
+            if domain in facts["domains"] and domain not in known:
+                raise RecipeError(
+                    f"phase {phase.name}: domain '{domain}' has no training tokens; give it sources or leave it out"
+                )
+        try:
+            check_shares(phase.name, phase.mixture, known)
+        except ValueError as error:
+            raise RecipeError(str(error)) from None
+
+
+def warn_of_epochs(config: TrainConfig, facts: dict[str, Any], progress: Progress) -> None:
+    """One line naming the domains that the phases will go through more than four times."""
+    planned: dict[str, float] = {}
+    for phase in config.phases:
+        for domain, share in phase.mixture.items():
+            planned[domain] = planned.get(domain, 0.0) + share * phase.steps * phase.tokens_per_step
+    epochs = {domain: tokens / facts["domains"][domain]["train"]["tokens"] for domain, tokens in planned.items()}
+    many = [f"{domain} {count:.1f}" for domain, count in epochs.items() if count > _MANY_EPOCHS]
+    if many:
+        progress.say(f"warning: more than {_MANY_EPOCHS} epochs over {', '.join(many)}; more text would teach more")
+
+
+def build_model(config: TrainConfig, base: BaseConfig, base_folder: Path | None, vocab_size: int, seed: int) -> Decoder:
+    """The model training starts from, float32 on the CPU.
+
+    Raises:
+        RecipeError: it has fewer tokens than the tokenizer, or fewer positions than a phase's sequences.
+        DataError: the base's files are damaged.
+    """
+    if base_folder:
+        model = load_model(base_folder)
+    elif base.architecture:
+        model = Decoder(base.architecture.model_config_for(vocab_size))
+        model.init_weights(seed)
+    else:
+        raise RecipeError(f"base {base.path} has not been fetched; pass its folder as base_folder")
+    if vocab_size > model.config.vocab_size:
+        raise RecipeError(
+            f"the tokenizer has {vocab_size} tokens and the base model {model.config.vocab_size}; "
+            "use the base model's own tokenizer (leave tokenizer.train and tokenizer.path out)"
+        )
+    for phase in config.phases:
+        if phase.sequence_length > model.config.max_positions:
+            raise RecipeError(
+                f"phase {phase.name}: sequence_length {phase.sequence_length} is more than the model's "
+                f"{model.config.max_positions} positions; shorten it or choose a base with more"
+            )
+    return model
+
+
+def open_batches(config: TrainConfig, tokens: Path, facts: dict[str, Any], seed: int) -> TrainBatches:
+    """The training data of all domains, so that a phase added later finds the cursors of the earlier ones unmoved."""
+    opened = {
+        domain: DomainTokens(tokens, domain) for domain, splits in facts["domains"].items() if splits["train"]["tokens"]
+    }
+    first, tokenizer = config.phases[0], facts["tokenizer"]
+    return TrainBatches(
+        opened, first.mixture, first.sequence_length, seed, tokenizer["eod_id"], config.fim, tokenizer["fim"]
+    )
+
+
+def _start(
+    config: TrainConfig, base: BaseConfig, base_folder: Path | None, tokens: Path, seed: int, dtype: torch.dtype
+) -> dict[str, Any]:
+    """What every phase's result depends on. Threads, compilation and micro batches change rounding only."""
+    return {
+        "seed": seed,
+        "base": fingerprint_large(base_folder) if base_folder else base.model_dump(mode="json"),
+        "tokens": fingerprint_large(tokens, ("*.idx", "*.bin", "tokenizer.json")),
+        "optimizer": config.optimizer.model_dump(mode="json"),
+        "fim": config.fim and config.fim.model_dump(mode="json"),
+        "dtype": str(dtype),
+        "heldout_tokens": config.ledger.heldout_tokens,
+    }
+
+
+def export_missing_models(
+    state: TrainingState, out: Path, chain: Chain, reference: str, tokenizer: Path, eod_id: int
+) -> None:
+    """Writes the models that should be there and are not: the initial one, and finished phases' that were deleted."""
+    if reference == "initial" and not (out / "initial" / "model").exists():
+        mark_phase(out, *chain[0])
+        export_model(state.model, out / "initial" / "model", tokenizer, eod_id)
+    for name, fingerprint in chain[1:]:
+        for folder in list_checkpoints(out / name)[-1:]:
+            try:
+                record = read_record(folder)
+                finished = name in [row["name"] for row in record["finished"]]
+                if finished and record["fingerprint"] == fingerprint and not (out / name / "model").exists():
+                    state.load(folder)
+                    export_model(state.model, out / name / "model", tokenizer, eod_id)
+            except DataError:
+                continue  # `resume` finds it damaged too, says so, and redoes what it must

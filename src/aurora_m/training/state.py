@@ -1,0 +1,131 @@
+"""Everything that training changes, and how it comes back from a checkpoint."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from aurora_m.model import Decoder
+from aurora_m.workspace import DataError, Progress
+
+from .chain import Chain, unused
+from .checkpoint import (
+    checkpoint_folder,
+    list_checkpoints,
+    load_checkpoint,
+    prune_checkpoints,
+    random_tensors,
+    read_record,
+    restore_random,
+    save_checkpoint,
+)
+from .optimizer import state_tensors
+
+
+class BatchSource(Protocol):
+    """Where batches come from: pretraining's mixture, or the tuning examples of `safety`."""
+
+    def next_batch(self, n_sequences: int) -> Any: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+@dataclass
+class TrainingState:
+    """The model and its place in the run. `step`, `tokens` and `tokens_by_domain` count over all phases."""
+
+    model: Decoder
+    optimizer: torch.optim.Optimizer
+    batches: BatchSource
+    phase: str = ""
+    step: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    phase_step: int = 0
+    phase_seconds: float = 0.0
+    phase_tokens_by_domain: dict[str, int] = field(default_factory=dict)
+    tokens_by_domain: dict[str, int] = field(default_factory=dict)
+    finished: list[dict[str, Any]] = field(default_factory=list)  # the rows of train.json's "phases"
+    ledger: list[dict[str, Any]] = field(default_factory=list)
+    metrics_position: int = 0
+
+    def begin(self, phase: str) -> None:
+        """Turns to a phase at its first step."""
+        self.phase, self.phase_step, self.phase_seconds, self.phase_tokens_by_domain = phase, 0, 0.0, {}
+
+    def count(self, tokens_by_domain: dict[str, int], seconds: float) -> None:
+        """Counts one step."""
+        self.step += 1
+        self.phase_step += 1
+        self.seconds += seconds
+        self.phase_seconds += seconds
+        for domain, tokens in tokens_by_domain.items():
+            self.tokens += tokens
+            for counts in (self.tokens_by_domain, self.phase_tokens_by_domain):
+                counts[domain] = counts.get(domain, 0) + tokens
+
+    def save(self, out: Path, fingerprint: str, keep: int) -> Path:
+        """Writes a checkpoint of the current phase and deletes all but its newest `keep`."""
+        folder = checkpoint_folder(out / self.phase, self.step)
+        record = {name: getattr(self, name) for name in _RECORDED}
+        record |= {"fingerprint": fingerprint, "batches": self.batches.state_dict()}
+        save_checkpoint(folder, self._tensors(), record)
+        prune_checkpoints(out / self.phase, keep)
+        return folder
+
+    def load(self, folder: Path) -> None:
+        """Goes back to a checkpoint.
+
+        Raises:
+            DataError: it is damaged; nothing was loaded.
+            AuroraError: it holds other tensors than the model.
+        """
+        tensors = self._tensors()
+        record = load_checkpoint(folder, tensors)
+        restore_random(tensors)
+        for name in _RECORDED:
+            setattr(self, name, record[name])
+        self.batches.load_state_dict(record["batches"])
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return state_tensors(self.model, self.optimizer) | random_tensors()
+
+
+_RECORDED = (
+    "phase",
+    "step",
+    "tokens",
+    "seconds",
+    "phase_step",
+    "phase_seconds",
+    "phase_tokens_by_domain",
+    "tokens_by_domain",
+    "finished",
+    "ledger",
+    "metrics_position",
+)
+
+
+def resume(state: TrainingState, out: Path, chain: Chain, progress: Progress) -> bool:
+    """Loads the newest checkpoint that belongs to the chain and is whole; False where there is none.
+
+    Damaged ones cost a line of warning and the steps since the one before; they are moved to `superseded/`.
+    """
+    for name, fingerprint in reversed(chain):
+        for folder in reversed(list_checkpoints(out / name)):
+            try:
+                if read_record(folder).get("fingerprint") != fingerprint:
+                    continue
+                state.load(folder)
+            except DataError as error:
+                progress.say(f"warning: {error}; going back to the one before it")
+                target = unused(out / "superseded" / f"{name}-{folder.name}-damaged")
+                target.parent.mkdir(exist_ok=True)
+                folder.rename(target)
+                continue
+            return True
+    return False

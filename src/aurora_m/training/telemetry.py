@@ -1,0 +1,40 @@
+"""metrics.jsonl: one JSON object per line, cut back to a checkpoint's position on resume."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+
+class MetricsFile:
+    """Appends rows; `position` (bytes) belongs into the checkpoint, `cut` goes back to it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def position(self) -> int:
+        """Bytes written so far."""
+        return self.path.stat().st_size if self.path.exists() else 0
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Appends one row. The file is opened anew, so that a kill can lose at most the line being written."""
+        line = json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(line)
+
+    def cut(self, position: int) -> str:
+        """Cuts the file back to `position` and returns what was behind it."""
+        if position >= self.position:
+            return ""
+        with self.path.open("r+b") as file:
+            file.seek(position)
+            removed = file.read()
+            file.truncate(position)
+            os.fsync(file.fileno())
+        return removed.decode(errors="replace")
+
+
+def round_figures(value: float, figures: int = 6) -> float:
+    """A measured value rounded to significant figures, for rows that people read."""
+    return float(f"{value:.{figures}g}")
