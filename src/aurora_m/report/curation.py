@@ -1,0 +1,132 @@
+"""Sections 1 and 2 of the report: what curation dropped and why, and what data was left."""
+
+from pathlib import Path
+from typing import Any
+
+from aurora_m.release import RunFacts, licenses_of, obligations, plain
+
+SAMPLE_CHARACTERS = 300
+_SAMPLES_PER_REASON = 3
+_SAMPLES_PER_DOMAIN = 12
+_PASS_LABELS = {
+    "read": "read",
+    "normalise": "normalised",
+    "language": "language check",
+    "quality": "quality rules",
+    "exact_duplicates": "exact duplicates",
+    "near_duplicates": "near duplicates",
+}
+
+
+def curation_section(facts: RunFacts) -> dict[str, Any] | None:
+    """The funnel of every domain, the reasons over all domains, redactions, and a sample of what was dropped."""
+    if not facts.curation:
+        return None
+    domains = facts.curation["domains"]
+    return {
+        "funnels": [_funnel(name, domain) for name, domain in domains.items()],
+        "domains": list(domains),
+        "reasons": _by_domain({n: _reasons(d) for n, d in domains.items()}, list(domains)),
+        "redactions": _by_domain({n: d.get("redactions", {}) for n, d in domains.items()}, list(domains)),
+        "rejected": _by_domain({n: d.get("rejected_records", {}) for n, d in domains.items()}, list(domains)),
+        "samples": {n: s for n in domains if (s := dropped_sample(facts.run / "curated" / n / "dropped.parquet"))},
+    }
+
+
+def _funnel(name: str, domain: dict[str, Any]) -> dict[str, Any]:
+    passes = domain.get("passes", [])
+    documents = max((p["documents_in"] for p in passes), default=0) or 1
+    size = max((p["bytes_in"] for p in passes), default=0) or 1
+    steps = [
+        {
+            "label": _PASS_LABELS.get(p["name"], p["name"].replace("_", " ")),
+            "documents": p["documents_out"],
+            "bytes": p["bytes_out"],
+            "documents_share": p["documents_out"] / documents,
+            "bytes_share": p["bytes_out"] / size,
+            "dropped": p["documents_in"] - p["documents_out"],
+        }
+        for p in passes
+    ]
+    return {"name": name, "steps": steps, "documents_in": documents, "bytes_in": size}
+
+
+def _reasons(domain: dict[str, Any]) -> dict[str, int]:
+    reasons: dict[str, int] = {}
+    for step in domain.get("passes", []):
+        for reason, dropped in step.get("dropped", {}).items():
+            label = reason_label(reason)
+            reasons[label] = reasons.get(label, 0) + dropped["documents"]
+    return reasons
+
+
+def reason_label(reason: str) -> str:
+    """`quality:stop_word_ratio` → `quality: stop word ratio`."""
+    return reason.replace(":", ": ").replace("_", " ")
+
+
+def _by_domain(counts: dict[str, dict[str, int]], domains: list[str]) -> list[dict[str, Any]]:
+    """Rows `{label, counts: one per domain, total}` of a table with domains as columns, largest total first."""
+    labels = dict.fromkeys(label for by_label in counts.values() for label in by_label)
+    rows = [{"label": label, "counts": [counts[d].get(label, 0) for d in domains]} for label in labels]
+    rows = [{**row, "total": sum(row["counts"])} for row in rows if any(row["counts"])]
+    return sorted(rows, key=lambda row: -row["total"])
+
+
+def dropped_sample(path: Path) -> list[dict[str, str]]:
+    """A few dropped documents for every reason, cut to `SAMPLE_CHARACTERS`; they are hostile text, not yet escaped.
+
+    Read a few rows at a time: the sample may hold documents of any length.
+    """
+    if not path.exists():
+        return []
+    import pyarrow.parquet as pq
+
+    shown: dict[str, list[dict[str, str]]] = {}
+    file = pq.ParquetFile(path)
+    columns = [name for name in ("id", "source", "text", "drop_reason") if name in file.schema_arrow.names]
+    for batch in file.iter_batches(batch_size=16, columns=columns):
+        for row in batch.to_pylist():
+            documents = shown.setdefault(row.get("drop_reason") or "no reason given", [])
+            if len(documents) < _SAMPLES_PER_REASON:
+                text = plain(row.get("text") or "", SAMPLE_CHARACTERS)
+                documents.append({"text": text, "id": plain(row.get("id"), 80), "source": plain(row.get("source"), 80)})
+    # one of every reason before the second of any
+    turns = [(turn, reason) for reason, documents in shown.items() for turn in range(len(documents))]
+    order = sorted(turns, key=lambda entry: entry[0])[:_SAMPLES_PER_DOMAIN]
+    return [{"reason": reason_label(reason), **shown[reason][turn]} for turn, reason in order]
+
+
+def data_section(facts: RunFacts) -> dict[str, Any] | None:
+    """What was trained on and what was held out, per domain, and each source with its licence."""
+    if not facts.curation and not facts.tokens:
+        return None
+    curated = (facts.curation or {}).get("domains", {})
+    counted = (facts.tokens or {}).get("domains", {})
+    names = [d for d in facts.domains if d in curated or d in counted]
+    rows = [_data_row(name, curated.get(name, {}), counted.get(name, {})) for name in names]
+    splits = [row[split] for row in rows for split in ("train", "heldout")]
+    total = {key: sum(split.get(key) or 0 for split in splits) for key in ("documents", "bytes", "tokens")}
+    sources = [
+        {"domain": name, "name": source, **counts, "licenses": _flagged(licenses_of({source: counts}))}
+        for name in names
+        for source, counts in curated.get(name, {}).get("sources", {}).items()
+    ]
+    return {"rows": rows, "total": total, "sources": sources, "tokenizer": (facts.tokens or {}).get("tokenizer")}
+
+
+def _data_row(name: str, curated: dict[str, Any], counted: dict[str, Any]) -> dict[str, Any]:
+    splits = {split: {**curated.get(split, {}), **counted.get(split, {})} for split in ("train", "heldout")}
+    tokens, size = (sum(split.get(key) or 0 for split in splits.values()) for key in ("tokens", "bytes"))
+    return {
+        "name": name,
+        **splits,
+        "tokens_per_byte": tokens / size if tokens and size else None,
+        "licenses": _flagged(licenses_of(curated.get("sources", {}))),
+    }
+
+
+def _flagged(licenses: dict[str, int]) -> list[dict[str, Any]]:
+    return [
+        {"name": name, "documents": documents, "obligations": obligations(name)} for name, documents in licenses.items()
+    ]

@@ -1,0 +1,137 @@
+"""Sections 3 and 4 of the report: the mixture over time, the losses, the learning rate."""
+
+from typing import Any
+
+from aurora_m.release import BASE_PHASE, RunFacts, phases
+
+from .figures import AFTER, INK, PAPER, drawing, new_figure, series_style, to_svg, token_axis
+from .metrics import Point, read_points, tokens_between
+
+_WINDOWS = 90
+_SIZE = (5.4, 3.0)  # inches
+
+Boundaries = list[tuple[str, int]]
+
+
+def boundaries(facts: RunFacts, points: list[Point]) -> Boundaries:
+    """The phases and the token count each starts at: from train.json, else from what was logged so far."""
+    if facts.train:
+        return [(phase["name"], phase["start_tokens"]) for phase in facts.train.get("phases", [])]
+    starts: dict[str, int] = {}
+    last = 0
+    for point in points:
+        starts.setdefault(point.phase, last)
+        last = point.tokens
+    return list(starts.items())
+
+
+def mixture_section(facts: RunFacts, points: list[Point]) -> dict[str, Any] | None:
+    """The share of tokens every domain got over training, and what each phase gave it."""
+    domains = [d for d in facts.domains if any(d in point.tokens_by_domain for point in points)]
+    if not domains:
+        return None
+    colours = {domain: series_style(facts.domains.index(domain))["color"] for domain in domains}
+    with drawing():
+        figure = new_figure(10.8, 3.2)
+        _draw_mixture(figure.add_subplot(), _windows(points), colours, boundaries(facts, points))
+        svg = to_svg(figure, "mixture", "Share of training tokens by domain, over training")
+    return {"figure": svg, "domains": domains, "phases": _phase_rows(facts, domains)}
+
+
+def _windows(points: list[Point]) -> list[Point]:
+    """Every n-th point and the last of each phase: the counters are cumulative, so none of the tokens is lost."""
+    stride = max(1, len(points) // _WINDOWS)
+    last_of_phase = [now.phase != after.phase for now, after in zip(points, points[1:], strict=False)] + [True]
+    return [point for n, point in enumerate(points) if last_of_phase[n] or n % stride == stride - 1]
+
+
+def _draw_mixture(axes, windows: list[Point], colours: dict[str, str], starts: Boundaries) -> None:
+    edges, shares = [0], []
+    for window, given in zip(windows, tokens_between(windows, list(colours)), strict=True):
+        total = sum(given.values())
+        if total:
+            edges.append(window.tokens)
+            shares.append({domain: tokens / total for domain, tokens in given.items()})
+    below = [0.0] * len(shares)
+    for domain, colour in colours.items():
+        above = [low + share[domain] for low, share in zip(below, shares, strict=True)]
+        # each window is drawn flat from its first token to its last: the mixture changes in steps, not in slopes
+        axes.fill_between(
+            edges, [*below, below[-1]], [*above, above[-1]], step="post", linewidth=0.4, edgecolor=PAPER,
+            facecolor=colour, alpha=0.9,
+        )  # fmt: skip
+        below = above
+    axes.set(xlim=(0, edges[-1]), ylim=(0, 1), ylabel="share of tokens", xlabel="tokens seen")
+    axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
+    token_axis(axes, starts)
+
+
+def _phase_rows(facts: RunFacts, domains: list[str]) -> list[dict[str, Any]]:
+    return [
+        {
+            **phase,
+            "by_domain": [
+                {
+                    "tokens": phase.get("tokens_by_domain", {}).get(d),
+                    "epochs": phase.get("epochs_by_domain", {}).get(d),
+                    "share": phase.get("mixture", {}).get(d),
+                }
+                for d in domains
+            ],
+        }
+        for phase in phases(facts)
+    ]
+
+
+def loss_section(facts: RunFacts, points: list[Point]) -> dict[str, Any] | None:
+    """Training loss of all text and by domain, the learning rate, and the loss of safety tuning where it ran."""
+    tuning = read_points(facts.run / "align" / "metrics.jsonl")
+    if not points and not tuning:
+        return None
+    starts = boundaries(facts, points)
+    domains = [d for d in facts.domains if any(d in point.loss_by_domain for point in points)]
+    figures = []
+    with drawing():
+        if points:
+            figures.append(_loss_figure("loss", "Training loss, all domains", points, starts))
+            styles = {domain: series_style(facts.domains.index(domain)) for domain in domains}
+            figures.append(_loss_by_domain_figure(points, styles, starts))
+            figures.append(_rate_figure(points, starts))
+        if tuning:
+            figures.append(_loss_figure("tuning-loss", "Loss of safety tuning, responses only", tuning, []))
+    return {"figures": figures, "domains": domains, "warm_start": bool(starts) and starts[0][0] != BASE_PHASE}
+
+
+def _loss_figure(name: str, title: str, points: list[Point], starts: Boundaries) -> dict[str, str]:
+    figure = new_figure(*_SIZE)
+    axes = figure.add_subplot()
+    tokens = [point.tokens for point in points]
+    lows, highs = [p.loss_low for p in points], [p.loss_high for p in points]
+    axes.fill_between(tokens, lows, highs, color=AFTER, alpha=0.22, linewidth=0)
+    axes.plot(tokens, [point.loss for point in points], color=AFTER)
+    axes.set(xlabel="tokens seen", ylabel="loss (nats per token)", xlim=(0, None))
+    token_axis(axes, starts)
+    return {"title": title, "svg": to_svg(figure, name, title)}
+
+
+def _loss_by_domain_figure(points: list[Point], styles: dict[str, dict], starts: Boundaries) -> dict[str, Any]:
+    figure = new_figure(*_SIZE)
+    axes = figure.add_subplot()
+    for domain, style in styles.items():
+        known = [point for point in points if domain in point.loss_by_domain]
+        losses = [point.loss_by_domain[domain] for point in known]
+        axes.plot([p.tokens for p in known], losses, linewidth=1.2, **style)
+    axes.set(xlabel="tokens seen", ylabel="loss (nats per token)", xlim=(0, None))
+    token_axis(axes, starts)
+    title = "Training loss by domain"
+    return {"title": title, "svg": to_svg(figure, "loss-by-domain", title), "legend": list(styles)}
+
+
+def _rate_figure(points: list[Point], starts: Boundaries) -> dict[str, str]:
+    figure = new_figure(*_SIZE)
+    axes = figure.add_subplot()
+    axes.plot([point.tokens for point in points], [point.lr for point in points], color=INK)
+    axes.set(xlabel="tokens seen", ylabel="learning rate", xlim=(0, None), ylim=(0, None))
+    axes.yaxis.set_major_formatter(lambda rate, _: f"{rate:g}")
+    token_axis(axes, starts)
+    return {"title": "Learning rate", "svg": to_svg(figure, "learning-rate", "Learning rate")}
