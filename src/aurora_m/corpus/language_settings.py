@@ -1,6 +1,7 @@
 """A language is a data file: `languages/<code>.yaml`. Light: the recipe loads it without any compiled code."""
 
 import re
+import unicodedata
 from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
@@ -31,8 +32,16 @@ class LanguageSettings(Section):
     flagged_words: list[str] = []
     phone_patterns: list[str] = []
     """Regular expressions of national phone forms, without look-around; a group `number` limits what is replaced."""
+    version_words: list[str] = []
+    """Words before a dotted number that make it a version, not an address."""
     refusal_phrases: list[str] = []
     prompt_literals: dict[str, str] = {}
+
+    @field_validator("stop_words", "flagged_words", "phone_patterns", "version_words")
+    @classmethod
+    def _compose(cls, phrases: list[str]) -> list[str]:
+        # Documents are in NFC when the passes see them; keyboards type some letters otherwise.
+        return [unicodedata.normalize("NFC", phrase) for phrase in phrases]
 
     @field_validator("phone_patterns")
     @classmethod
