@@ -20,10 +20,20 @@ MIXTURES = {
     "CAT": {"en": 0.2, "code": 0.2, "fi": 0.15, "hi": 0.15, "ja": 0.15, "vi": 0.15},
 }
 TOKENS_PER_STEP = 8_192
-CONCERNS = ("harm to people", "cyber-attacks", "weapons", "illegal acts", "privacy and rights", "getting around controls")
+CONCERNS = (
+    "harm to people",
+    "cyber-attacks",
+    "weapons",
+    "illegal acts",
+    "privacy and rights",
+    "getting around controls",
+)
 
 
-def make_run(run: Path, stages: tuple[str, ...] = ("curate", "tokenize", "train", "align", "evaluate")) -> Path:
+STAGES = ("curate", "tokenize", "train", "align", "evaluate")
+
+
+def make_run(run: Path, stages: tuple[str, ...] = STAGES) -> Path:
     """Writes the files of the named stages below `run`."""
     write = {
         "curate": _curate,
@@ -74,7 +84,10 @@ def _curate(run: Path) -> None:
         ]
         passes, left, left_bytes = [], documents, size
         for name, reasons in dropped:
-            gone = {reason: {"documents": int(documents * share), "bytes": int(size * share * 0.6)} for reason, share in reasons.items()}
+            gone = {
+                reason: {"documents": int(documents * share), "bytes": int(size * share * 0.6)}
+                for reason, share in reasons.items()
+            }
             entry = {"name": name, "documents_in": left, "bytes_in": left_bytes}
             left -= sum(reason["documents"] for reason in gone.values())
             left_bytes -= sum(reason["bytes"] for reason in gone.values())
@@ -136,7 +149,9 @@ def _tokenize(run: Path) -> None:
             "heldout": {"documents": 16 + number, "bytes": size // 50, "tokens": int(size / 50 / per_token[domain])},
         }
     tokenizer = {"kind": "trained", "fingerprint": "ab12" * 16, "vocab_size": 8192, "eod_id": 0, "fim": None}
-    _json(run / "tokens" / "tokens.json", {"tokenizer": tokenizer, "domains": domains, "seconds": 4.1, "cpu_seconds": 7.0})
+    _json(
+        run / "tokens" / "tokens.json", {"tokenizer": tokenizer, "domains": domains, "seconds": 4.1, "cpu_seconds": 7.0}
+    )
 
 
 def _train(run: Path) -> None:
@@ -148,7 +163,12 @@ def _train(run: Path) -> None:
         for n in range(steps):
             seen, step = seen + TOKENS_PER_STEP, step + 1
             given = {d: given[d] + TOKENS_PER_STEP * mixture.get(d, 0) for d in DOMAINS}
-            loss = 2.6 + 5.5 * math.exp(-seen / 500_000) + 0.15 * math.sin(step * 1.7) + (0.8 if name == "CAP" and n < 20 else 0)
+            loss = (
+                2.6
+                + 5.5 * math.exp(-seen / 500_000)
+                + 0.15 * math.sin(step * 1.7)
+                + (0.8 if name == "CAP" and n < 20 else 0)
+            )
             by_domain = {d: loss + 0.3 * (number - 2) for number, d in enumerate(DOMAINS) if d in mixture}
             rows.append(
                 {
@@ -226,7 +246,14 @@ def _ledger_row(phase: str, step: int, seen: int, domain: str) -> dict:
 
 def _align(run: Path) -> None:
     rows = [
-        {"kind": "step", "phase": "SFT", "step": n + 1, "tokens": 2_048 * (n + 1), "loss": 3.1 * math.exp(-n / 30) + 0.4, "lr": 2e-4 * (1 - n / 60)}
+        {
+            "kind": "step",
+            "phase": "SFT",
+            "step": n + 1,
+            "tokens": 2_048 * (n + 1),
+            "loss": 3.1 * math.exp(-n / 30) + 0.4,
+            "lr": 2e-4 * (1 - n / 60),
+        }
         for n in range(60)
     ]
     (run / "align").mkdir(parents=True, exist_ok=True)
@@ -271,14 +298,21 @@ def _evaluate(run: Path) -> None:
         for d in DOMAINS
     }
     models = {
-        name: {"path": name, "bpb": {d: row[f"{name}_bpb"] for d, row in forgetting.items()}, "stderr": dict.fromkeys(DOMAINS, 0.02)}
+        name: {
+            "path": name,
+            "bpb": {d: row[f"{name}_bpb"] for d, row in forgetting.items()},
+            "stderr": dict.fromkeys(DOMAINS, 0.02),
+        }
         for name in ("base", "trained", "aligned")
     }
     safety = {
         "before": {"refusal": _measured(0), "over_refusal": _measured(0)},
         "after": {"refusal": _measured(4), "over_refusal": _measured(1)},
     }
-    _json(run / "evaluation" / "evaluation.json", {"models": models, "forgetting": forgetting, "safety": safety, "seconds": 31.2})
+    _json(
+        run / "evaluation" / "evaluation.json",
+        {"models": models, "forgetting": forgetting, "safety": safety, "seconds": 31.2},
+    )
     answers = [
         {
             "model": model,
@@ -294,7 +328,9 @@ def _evaluate(run: Path) -> None:
         for lang in ("fi", "hi")
         for model in ("before", "after")
     ]
-    (run / "evaluation" / "answers.jsonl").write_text("\n".join(json.dumps(row) for row in answers) + "\n", encoding="utf-8")
+    (run / "evaluation" / "answers.jsonl").write_text(
+        "\n".join(json.dumps(row) for row in answers) + "\n", encoding="utf-8"
+    )
 
 
 def _manifest(run: Path, stage: str, seconds: float) -> None:

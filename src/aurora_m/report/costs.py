@@ -18,8 +18,11 @@ def headline(facts: RunFacts) -> dict[str, Any]:
         "sentence": _sentence(facts),
         "tiles": [
             {"label": "Trained on", **_tokens_tile(facts)},
-            {"label": "New languages, bits per byte", **_change_tile([c for c in changes if c.group == "new language"])},
-            {"label": "Known domains, bits per byte", **_change_tile([c for c in changes if c.group == "known"])},
+            {
+                "label": "New languages’ bits per byte",
+                **_change_tile([c for c in changes if c.group == "new language"]),
+            },
+            {"label": "Known domains’ bits per byte", **_change_tile([c for c in changes if c.group == "known"])},
             {"label": "Harmful requests refused", **_safety_tile(facts)},
             {"label": "Total time", **_time_tile(facts)},
         ],

@@ -114,7 +114,9 @@ def _panel(
 def _change_axis(axes, base: float) -> None:
     """The same scale on the right, as change against the base."""
     right = axes.secondary_yaxis("right", functions=(lambda bpb: bpb / base - 1, lambda change: (change + 1) * base))
-    right.yaxis.set_major_formatter(lambda change, _: f"{change:+.0%}".replace("-", "−") if abs(change) > 1e-9 else "0%")
+    right.yaxis.set_major_formatter(
+        lambda change, _: f"{change:+.0%}".replace("-", "−") if abs(change) > 1e-9 else "0%"
+    )
     right.tick_params(colors=GRID, labelcolor=FAINT)
     right.spines["right"].set_color(GRID)
     axes.grid(axis="x", visible=False)

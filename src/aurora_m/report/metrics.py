@@ -76,6 +76,8 @@ def tokens_between(points: list[Point], domains: list[str]) -> list[dict[str, in
     given = []
     for point in points:
         now = point.tokens_by_domain
-        given.append({d: now.get(d, 0) - (before.get(d, 0) if now.get(d, 0) >= before.get(d, 0) else 0) for d in domains})
+        given.append(
+            {d: now.get(d, 0) - (before.get(d, 0) if now.get(d, 0) >= before.get(d, 0) else 0) for d in domains}
+        )
         before = now
     return given

@@ -56,7 +56,7 @@ def _safety_figure(safety: dict[str, Any]) -> str:
     rows = safety_table(safety)
     with drawing():
         figure = new_figure(10.8, 0.9 + 0.3 * len(rows))
-        panels = figure.subplots(1, 2, sharey=True)
+        panels = figure.subplots(1, 2, sharey=True, gridspec_kw={"wspace": 0.06})
         for axes, (kind, title) in zip(panels, _KINDS.items(), strict=True):
             _draw_rates(axes, rows, kind)
             axes.set_title(title, fontsize=10, loc="left")

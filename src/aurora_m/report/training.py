@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from aurora_m.release import BASE_PHASE, RunFacts, phases
+from aurora_m.release import RunFacts, duration, phases
+from aurora_m.workspace import format_count
 
 from .figures import AFTER, INK, PAPER, drawing, new_figure, series_style, to_svg, token_axis
 from .metrics import Point, read_points, tokens_between
@@ -35,7 +36,8 @@ def mixture_section(facts: RunFacts, points: list[Point]) -> dict[str, Any] | No
         figure = new_figure(10.8, 3.2)
         _draw_mixture(figure.add_subplot(), _windows(points), colours, boundaries(facts, points))
         svg = to_svg(figure, "mixture", "Share of training tokens by domain, over training")
-    return {"figure": svg, "domains": domains, "phases": _phase_rows(facts, domains)}
+    trained = phases(facts)
+    return {"figure": svg, "domains": domains, "phases": trained, "settings": _settings(trained)}
 
 
 def _windows(points: list[Point]) -> list[Point]:
@@ -66,20 +68,19 @@ def _draw_mixture(axes, windows: list[Point], colours: dict[str, str], starts: B
     token_axis(axes, starts)
 
 
-def _phase_rows(facts: RunFacts, domains: list[str]) -> list[dict[str, Any]]:
+def _settings(trained: list[dict[str, Any]]) -> list[tuple[str, list[str]]]:
+    """Rows of the phase table above the domains; what a phase that has not run does not know yet is a dash."""
+    shown = {
+        "tokens": ("tokens", format_count),
+        "steps": ("steps", "{:,}".format),
+        "tokens_per_step": ("tokens per step", format_count),
+        "sequence_length": ("sequence length", "{:,}".format),
+        "seconds": ("time", duration),
+        "final_loss": ("loss at the end", "{:.3f}".format),
+    }
     return [
-        {
-            **phase,
-            "by_domain": [
-                {
-                    "tokens": phase.get("tokens_by_domain", {}).get(d),
-                    "epochs": phase.get("epochs_by_domain", {}).get(d),
-                    "share": phase.get("mixture", {}).get(d),
-                }
-                for d in domains
-            ],
-        }
-        for phase in phases(facts)
+        (label, ["–" if phase.get(key) is None else write(phase[key]) for phase in trained])
+        for key, (label, write) in shown.items()
     ]
 
 
@@ -99,7 +100,7 @@ def loss_section(facts: RunFacts, points: list[Point]) -> dict[str, Any] | None:
             figures.append(_rate_figure(points, starts))
         if tuning:
             figures.append(_loss_figure("tuning-loss", "Loss of safety tuning, responses only", tuning, []))
-    return {"figures": figures, "domains": domains, "warm_start": bool(starts) and starts[0][0] != BASE_PHASE}
+    return {"figures": figures, "domains": domains}
 
 
 def _loss_figure(name: str, title: str, points: list[Point], starts: Boundaries) -> dict[str, str]:

@@ -1,0 +1,33 @@
+"""What was dropped can be looked at without harm."""
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from aurora_m.report.curation import dropped_sample, reason_label
+
+
+def write(path, texts, reasons):
+    pq.write_table(pa.table({"id": [str(n) for n in range(len(texts))], "text": texts, "drop_reason": reasons}), path)
+
+
+def test_documents_are_cut_and_cleaned(tmp_path):
+    write(tmp_path / "d.parquet", ["a\x00\u202eb" + "x" * 5_000_000], ["quality:too_long"])
+    (document,) = dropped_sample(tmp_path / "d.parquet")
+    assert len(document["text"]) <= 301 and document["text"].startswith("a bx") and document["text"].endswith("…")
+    assert document["reason"] == "quality: too long"
+
+
+def test_every_reason_is_seen_before_any_is_seen_twice(tmp_path):
+    write(tmp_path / "d.parquet", ["t"] * 60, ["a"] * 30 + ["b"] * 29 + ["c"])
+    reasons = [document["reason"] for document in dropped_sample(tmp_path / "d.parquet")]
+    assert reasons[:3] == ["a", "b", "c"] and reasons.count("a") == 3
+
+
+def test_joiners_that_hindi_spelling_needs_are_kept(tmp_path):
+    write(tmp_path / "d.parquet", ["क्\u200dष"], ["a"])
+    assert dropped_sample(tmp_path / "d.parquet")[0]["text"] == "क्\u200dष"
+
+
+def test_no_file_is_no_sample(tmp_path):
+    assert dropped_sample(tmp_path / "d.parquet") == []
+    assert reason_label("near_duplicate") == "near duplicate"
