@@ -19,6 +19,7 @@ from .unicode_tables import (
     JOINER,
     LETTER,
     MARK,
+    OPENING,
     SCRIPT_SHIFT,
     SINGLE,
     SPACE,
@@ -34,13 +35,14 @@ COUNTS = (
     "words",
     "letter_words",  # words that bear a letter
     "letter_word_characters",
-    "hashes",
+    "hashes",  # runs of #
     "ellipses",
     "all_lines",  # empty ones too
-    "lines",  # lines that bear a letter; the four below count only these
+    "lines",  # lines that bear a letter; the four below are among these
     "bullet_lines",
     "ellipsis_lines",
-    "terminal_lines",
+    "prose_lines",  # outside fenced code, beginning with a letter: no headings, list items, table rows
+    "terminal_lines",  # prose lines that end a sentence
     "longest_line",  # characters, of all lines
 )
 (
@@ -57,6 +59,7 @@ COUNTS = (
     _LINES,
     _BULLET_LINES,
     _ELLIPSIS_LINES,
+    _PROSE_LINES,
     _TERMINAL_LINES,
     _LONGEST_LINE,
 ) = range(len(COUNTS))
@@ -72,6 +75,7 @@ _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
 _FOLD = np.uint64(0x9E3779B97F4A7C15)
 _REPLACEMENT = 0xFFFD
+_LONGEST_HEADER = 16384
 
 
 @njit(nogil=True, cache=True)
@@ -92,6 +96,42 @@ def _decode(data, i, end):
         if code < 0x110000:
             return code, i + 4
     return np.int64(_REPLACEMENT), i + 1
+
+
+@njit(nogil=True, cache=True)
+def _rule_ends(data, i, end):
+    """The byte after the line of three hyphens that begins at i, or -1 where there is none."""
+    if i + 3 > end or data[i] != 45 or data[i + 1] != 45 or data[i + 2] != 45:
+        return -1
+    i += 3
+    while i < end and (data[i] == 32 or data[i] == 9 or data[i] == 13):
+        i += 1
+    if i == end:
+        return i
+    return i + 1 if data[i] == 10 else -1
+
+
+@njit(nogil=True, cache=True)
+def _body_begins(data, begin, end):
+    """The byte after a page's YAML header (lines between two rules of three hyphens); `begin` without one."""
+    i = _rule_ends(data, begin, end)
+    if i < 0:
+        return begin
+    last = min(end, begin + _LONGEST_HEADER)
+    while i < last:
+        after = _rule_ends(data, i, end)
+        if after >= 0:
+            return after
+        while i < last and data[i] != 10:
+            i += 1
+        i += 1
+    return begin
+
+
+@njit(nogil=True, cache=True)
+def _fence_begins(data, i, end):
+    """Whether a fence of code begins at byte i: three backticks or tildes."""
+    return i + 2 < end and (data[i] == 96 or data[i] == 126) and data[i + 1] == data[i] and data[i + 2] == data[i]
 
 
 @njit(nogil=True, cache=True)
@@ -128,7 +168,7 @@ def segment(
     line_flags,
     counts,
 ):
-    """Words and non-empty lines of every text, and its counts (columns: COUNTS), in one reading.
+    """Words and non-empty lines of every text after its YAML header, and its counts (COUNTS), in one reading.
 
     Starts and ends are bytes from the text's own start. The hash of a word is of its lower case, without joiners;
     that of a line is of its characters between the outer spaces.
@@ -154,10 +194,12 @@ def segment(
         characters_of_line = 0
         hash_of_line = _HASH_START
         bullet = False
+        prose = False
+        fenced = False
         terminal = False
         dots = 0
 
-        i = begin
+        i = _body_begins(data, begin, end)
         while i <= end:
             if i < end:
                 code, following = _decode(data, i, end)
@@ -207,7 +249,8 @@ def segment(
                         count[_LINES] += 1
                         count[_BULLET_LINES] += bullet
                         count[_ELLIPSIS_LINES] += dots >= 3
-                        count[_TERMINAL_LINES] += terminal
+                        count[_PROSE_LINES] += prose
+                        count[_TERMINAL_LINES] += prose and terminal
                     lines += 1
                     in_line = False
                     line_letters = 0
@@ -237,9 +280,11 @@ def segment(
                     terminal = False
                     dots = 0
                     # A hyphen or an asterisk makes a list item only before a space: "-1" and "*bold*" do not.
-                    bullet = kind & BULLET != 0 and (
-                        code >= 0x2022 or (following < end and (data[following] == 32 or data[following] == 9))
-                    )
+                    before_space = following < end and (data[following] == 32 or data[following] == 9)
+                    bullet = kind & BULLET != 0 and (code >= 0x2022 or before_space)
+                    if _fence_begins(data, i, end):
+                        fenced = not fenced
+                    prose = not fenced and (kind & LETTER != 0 or (kind & OPENING != 0 and not before_space))
                 characters_of_line += 1
                 hash_of_line = (hash_of_line ^ np.uint64(code)) * _HASH_PRIME
                 line_end[lines] = following - begin
@@ -253,7 +298,7 @@ def segment(
                         dots = 3
                     else:
                         dots = 0
-                if code == 35:
+                if code == 35 and (i == begin or data[i - 1] != 35):
                     count[_HASHES] += 1
                 elif code == 0x2026:
                     count[_ELLIPSES] += 1
@@ -479,17 +524,6 @@ def _skip_to(data, i, end, limit, wanted):
 
 
 @njit(nogil=True, cache=True)
-def _after_front_matter(data, begin, end):
-    """The byte after a YAML header between two lines of `---`; `begin` where the text has none."""
-    if end - begin < 8 or data[begin] != 45 or data[begin + 1] != 45 or data[begin + 2] != 45:
-        return begin
-    for i in range(begin + 3, end - 3):
-        if data[i] == 10 and data[i + 1] == 45 and data[i + 2] == 45 and data[i + 3] == 45:
-            return i + 4
-    return begin
-
-
-@njit(nogil=True, cache=True)
 def _copy_prose(data, i, end, skip_code, block_of, classes, out, scripts):
     """Copies letters and marks, other characters between them as one space; counts letters by script.
 
@@ -506,7 +540,7 @@ def _copy_prose(data, i, end, skip_code, block_of, classes, out, scripts):
             at = i
             while at < end and data[at] == 32:
                 at += 1
-            if at + 2 < end and (data[at] == 96 or data[at] == 126) and data[at] == data[at + 1] == data[at + 2]:
+            if _fence_begins(data, at, end):
                 fenced = not fenced
                 while i < end and data[i] != 10:
                     i += 1
@@ -554,7 +588,7 @@ def sample_prose(data, offsets, block_of, classes, enough, scratch, scripts, mos
     filled = 0
     for text in range(len(offsets) - 1):
         begin, end = offsets[text], offsets[text + 1]
-        body = _after_front_matter(data, begin, end)
+        body = _body_begins(data, begin, end)
         length = _copy_prose(data, body, end, True, block_of, classes, scratch, scripts[text])
         if scripts[text].sum() < enough:
             scripts[text, :] = 0

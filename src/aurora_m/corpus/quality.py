@@ -41,7 +41,8 @@ ROOTS = {
     "special_character_ratio_max": 0.15,
     "flagged_word_ratio_max": 0.25,
 }
-# FineWeb (Penedo et al. 2024): the share of lines that end with a sentence.
+# FineWeb (Penedo et al. 2024): the share of lines that end with a sentence. Made for the main text of web pages; here
+# it reads lines of prose only (no headings, list items, table rows, code), and judges no text with fewer than three.
 FINEWEB = {"terminal_lines_min": 0.12}
 TEXT_THRESHOLDS: dict[str, float] = {**GOPHER, **ROOTS, **FINEWEB}
 
@@ -117,7 +118,7 @@ def effective_thresholds(
 
 def _text_signals(segments: Segments, settings: LanguageSettings | None) -> dict[str, np.ndarray]:
     count = segments.count
-    characters, words, lines = count("characters"), count("words"), count("lines")
+    characters, words, lines, prose = (count(name) for name in ("characters", "words", "lines", "prose_lines"))
     repeated = _repetition(segments)
     special = characters - count("letters") - count("digits") - count("spaces")
     listed = {
@@ -141,7 +142,7 @@ def _text_signals(segments: Segments, settings: LanguageSettings | None) -> dict
         "stop_word_ratio": _ratio(listed["stop_word_ratio"], words),
         "special_character_ratio": _ratio(special, characters),
         "flagged_word_ratio": _ratio(listed["flagged_word_ratio"], words),
-        "terminal_lines": _ratio(count("terminal_lines"), lines),
+        "terminal_lines": np.where(prose < 3, np.float32(1), _ratio(count("terminal_lines"), prose)),
     }
 
 

@@ -2,6 +2,7 @@
 
 A word is a run of Unicode letters, marks and digits, or a single Han or kana character with the marks on it. Joiners
 (zero-width, soft hyphen) inside a run belong to it but do not count. The rule is the same for every language.
+The YAML header that pages of documentation begin with (author, date, checksums) is data about the text, not text.
 """
 
 from dataclasses import dataclass

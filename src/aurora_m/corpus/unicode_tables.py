@@ -21,6 +21,7 @@ TERMINAL = 64  # ends a sentence
 CLOSING = 128  # quotes, brackets and emphasis that may follow the end of a sentence
 BULLET = 256
 CASED = 512  # its lower case is another code point
+OPENING = 1024  # quotes, brackets and emphasis that a line of prose may begin with
 SCRIPT_SHIFT = 16
 BLOCK_BITS = 7
 
@@ -64,10 +65,13 @@ _SCRIPT_RANGES = {
 SCRIPTS = ("none", *_SCRIPT_RANGES)
 _SINGLE_SCRIPTS = ("Han", "Hiragana", "Katakana")
 
-_TERMINAL = ".!?…。｡．！？।॥؟۔‽⁇⁈⁉։።។"
+# A colon is here because technical prose ends the sentence before a list or an example with one.
+_TERMINAL = ".!?…:。｡．！？：।॥؟۔‽⁇⁈⁉։።។"
 _CLOSING = "\"'*_`~)]}>»›”’」』）］】〉》"
+_OPENING = "\"'*_(（「『【《〈“‘„«‹¡¿"
 _BULLETS = "-*+–—•‣⁃∙◦●○■□▪▫◆◇►▶・"
 _JOINERS = "\u00ad\u200c\u200d\u2060"
+_LISTED = ((_TERMINAL, TERMINAL), (_CLOSING, CLOSING), (_OPENING, OPENING), (_BULLETS, BULLET), (_JOINERS, JOINER))
 
 
 class UnicodeTables(NamedTuple):
@@ -104,7 +108,7 @@ def _classes(characters: str, lower: np.ndarray) -> np.ndarray:
     for code in _CODES[(major == ord("Z")) | (categories == "Cc")].tolist():
         if chr(code).isspace():
             classes[code] |= SPACE
-    for members, flag in ((_TERMINAL, TERMINAL), (_CLOSING, CLOSING), (_BULLETS, BULLET), (_JOINERS, JOINER)):
+    for members, flag in _LISTED:
         classes[[ord(member) for member in members]] |= flag
     for number, script in enumerate(SCRIPTS[1:], start=1):
         _add_script(classes, categories, script, number)
