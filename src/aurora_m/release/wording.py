@@ -64,9 +64,7 @@ def without_secrets(value: Any) -> Any:
     """A recipe fit to publish: no keys, no logins or signatures in addresses, no name of the user's home folder."""
     if isinstance(value, dict):
         return {
-            key: _HIDDEN
-            if entry and isinstance(entry, str) and _SECRET_KEY.search(str(key))
-            else without_secrets(entry)
+            key: _HIDDEN if isinstance(entry, str) and _SECRET_KEY.search(str(key)) else without_secrets(entry)
             for key, entry in value.items()
         }
     if isinstance(value, list):

@@ -12,17 +12,14 @@ NOT_YET = {"value": "–", "note": "not measured yet"}
 
 def headline(facts: RunFacts) -> dict[str, Any]:
     """The run in one sentence and five figures."""
-    changes = final_changes(facts)
+    by_group = {group: [c for c in final_changes(facts) if c.group == group] for group in ("new language", "known")}
     return {
         "name": facts.recipe.get("name") or facts.run.name,
         "sentence": _sentence(facts),
         "tiles": [
             {"label": "Trained on", **_tokens_tile(facts)},
-            {
-                "label": "New languages’ bits per byte",
-                **_change_tile([c for c in changes if c.group == "new language"]),
-            },
-            {"label": "Known domains’ bits per byte", **_change_tile([c for c in changes if c.group == "known"])},
+            {"label": "New languages’ bits per byte", **_change_tile(by_group["new language"])},
+            {"label": "Known domains’ bits per byte", **_change_tile(by_group["known"])},
             {"label": "Harmful requests refused", **_safety_tile(facts)},
             {"label": "Total time", **_time_tile(facts)},
         ],

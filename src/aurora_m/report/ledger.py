@@ -96,8 +96,8 @@ def _panel(
     axes = figure.add_subplot()
     base = track.base_bpb or track.bpb[0]
     colour = _COLOURS[group]
-    bands = [[b + sign * e for b, e in zip(track.bpb, track.stderr, strict=True)] for sign in (-1, 1)]
-    axes.fill_between(track.tokens, *bands, color=colour, alpha=0.22, linewidth=0)
+    low, high = ([b + sign * e for b, e in zip(track.bpb, track.stderr, strict=True)] for sign in (-1, 1))
+    axes.fill_between(track.tokens, low, high, color=colour, alpha=0.22, linewidth=0)
     if track.base_bpb:
         axes.axhline(base, color=INK, linewidth=1.0, linestyle=(0, (5, 3)))
     axes.plot(track.tokens, track.bpb, color=colour, linewidth=1.8)
@@ -114,12 +114,15 @@ def _panel(
 def _change_axis(axes, base: float) -> None:
     """The same scale on the right, as change against the base."""
     right = axes.secondary_yaxis("right", functions=(lambda bpb: bpb / base - 1, lambda change: (change + 1) * base))
-    right.yaxis.set_major_formatter(
-        lambda change, _: f"{change:+.0%}".replace("-", "−") if abs(change) > 1e-9 else "0%"
-    )
+    right.yaxis.set_major_formatter(lambda change, _: _tick(change))
     right.tick_params(colors=GRID, labelcolor=FAINT)
     right.spines["right"].set_color(GRID)
     axes.grid(axis="x", visible=False)
+
+
+def _tick(change: float) -> str:
+    text = f"{abs(change):.0%}"
+    return text if text == "0%" else ("−" if change < 0 else "+") + text
 
 
 def _table(tracks: list[Track], groups: dict[str, Group]) -> list[dict[str, Any]]:

@@ -75,9 +75,8 @@ def tokens_between(points: list[Point], domains: list[str]) -> list[dict[str, in
     before: dict[str, int] = {}
     given = []
     for point in points:
-        now = point.tokens_by_domain
-        given.append(
-            {d: now.get(d, 0) - (before.get(d, 0) if now.get(d, 0) >= before.get(d, 0) else 0) for d in domains}
-        )
+        now = {domain: point.tokens_by_domain.get(domain, 0) for domain in domains}
+        started_anew = any(now[domain] < before.get(domain, 0) for domain in domains)
+        given.append({d: now[d] - (0 if started_anew else before.get(d, 0)) for d in domains})
         before = now
     return given

@@ -1,5 +1,6 @@
 """Sections 3 and 4 of the report: the mixture over time, the losses, the learning rate."""
 
+import itertools
 from typing import Any
 
 from aurora_m.release import RunFacts, duration, phases
@@ -43,7 +44,7 @@ def mixture_section(facts: RunFacts, points: list[Point]) -> dict[str, Any] | No
 def _windows(points: list[Point]) -> list[Point]:
     """Every n-th point and the last of each phase: the counters are cumulative, so none of the tokens is lost."""
     stride = max(1, len(points) // _WINDOWS)
-    last_of_phase = [now.phase != after.phase for now, after in zip(points, points[1:], strict=False)] + [True]
+    last_of_phase = [now.phase != after.phase for now, after in itertools.pairwise(points)] + [True]
     return [point for n, point in enumerate(points) if last_of_phase[n] or n % stride == stride - 1]
 
 
