@@ -4,12 +4,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .config import ReleaseConfig
+from .errors import ReleaseError
 from .facts import BASE_PHASE, Change, Group, RunFacts, domain_groups, final_changes, phases, read_facts
 from .licenses import licenses_of, obligations
 from .wording import duration, percent, plain, size, without_secrets
 
 if TYPE_CHECKING:
-    from .build import ReleaseError, release
+    from .build import release
     from .checksums import verify_release
 
 __all__ = [
@@ -34,7 +35,7 @@ __all__ = [
     "without_secrets",
 ]
 
-_MODULE_OF = {"ReleaseError": "build", "release": "build", "verify_release": "checksums"}
+_MODULE_OF = {"release": "build", "verify_release": "checksums"}
 
 
 def __getattr__(name: str) -> Any:

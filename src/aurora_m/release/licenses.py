@@ -7,7 +7,7 @@ _OBLIGATIONS = {
     "share-alike": r"\bsa\b|share-?alike|\bgpl|\blgpl|\bagpl|\bodbl\b|\bgfdl\b",
     "no derivatives": r"\bnd\b|no-?deriv",
 }
-_UNKNOWN = {"", "unknown", "none", "null", "other", "unlicensed"}
+_UNKNOWN = {"", "not stated", "unknown", "none", "null", "other", "unlicensed"}
 
 
 def obligations(license: str | None) -> list[str]:
