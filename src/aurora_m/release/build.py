@@ -12,6 +12,7 @@ from .cards import data_card, model_card
 from .chat import chat_template, complete_tokenizer
 from .checksums import write_checksums
 from .config import ReleaseConfig
+from .errors import ReleaseError
 from .facts import RunFacts, read_facts
 from .verify import Verification, verify_model
 from .wording import without_secrets
@@ -35,6 +36,12 @@ def release(config: ReleaseConfig, run: Path, out: Path, recipe: dict[str, Any],
     tokenizer = (facts.tokens or {}).get("tokenizer")
     if tokenizer is None:
         raise AuroraError(f"{run / 'tokens' / 'tokens.json'} is missing; run the tokenize stage first")
+    vocabulary = read_json(original / "config.json")["vocab_size"]
+    if vocabulary < tokenizer["vocab_size"]:
+        raise ReleaseError(
+            f"{original} has a vocabulary of {vocabulary}, the tokenizer one of {tokenizer['vocab_size']}; "
+            "they are not of the same run, train again"
+        )
     out.mkdir(parents=True, exist_ok=True)
     progress.say(f"release: copying {original.relative_to(run)}")
     copy_model(original, run / "tokens" / "tokenizer", out, tuned)
