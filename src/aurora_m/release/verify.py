@@ -83,7 +83,7 @@ def _load_as_users_do(folder: Path) -> tuple[Any, Any]:
     import transformers
 
     quiet = transformers.utils.logging
-    level = quiet.get_verbosity()
+    level, had_bar = quiet.get_verbosity(), quiet.is_progress_bar_enabled()
     quiet.set_verbosity_error()
     quiet.disable_progress_bar()
     try:
@@ -97,7 +97,8 @@ def _load_as_users_do(folder: Path) -> tuple[Any, Any]:
         raise ReleaseError(f"transformers {transformers.__version__} cannot load the release ({reason})") from error
     finally:
         quiet.set_verbosity(level)
-        quiet.enable_progress_bar()
+        if had_bar:
+            quiet.enable_progress_bar()
 
 
 def _largest_difference(model: Any, windows: list[tuple[str, "np.ndarray"]], ours: list["np.ndarray"]) -> float:

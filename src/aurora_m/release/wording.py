@@ -24,7 +24,7 @@ def percent(share: float | None, signed: bool = False) -> str:
 def size(count: float) -> str:
     """Bytes for people: 812 B, 31.6 MB, 1.2 GB (decimal)."""
     for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("KB", 1e3)):
-        if count >= scale:
+        if count >= 0.9995 * scale:  # what would round to 1000 of a unit is 1 of the next
             return f"{count / scale:.3g} {unit}"
     return f"{count:.0f} B"
 

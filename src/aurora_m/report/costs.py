@@ -12,14 +12,12 @@ NOT_YET = {"value": "–", "note": "not measured yet"}
 
 def headline(facts: RunFacts) -> dict[str, Any]:
     """The run in one sentence and five figures."""
-    by_group = {group: [c for c in final_changes(facts) if c.group == group] for group in ("new language", "known")}
     return {
         "name": facts.recipe.get("name") or facts.run.name,
         "sentence": _sentence(facts),
         "tiles": [
             {"label": "Trained on", **_tokens_tile(facts)},
-            {"label": "New languages’ bits per byte", **_change_tile(by_group["new language"])},
-            {"label": "Known domains’ bits per byte", **_change_tile(by_group["known"])},
+            *_change_tiles(final_changes(facts)),
             {"label": "Harmful requests refused", **_safety_tile(facts)},
             {"label": "Total time", **_time_tile(facts)},
         ],
@@ -47,10 +45,24 @@ def _tokens_tile(facts: RunFacts) -> dict[str, str]:
     return {"value": f"{format_count(facts.train['tokens'])} tokens", "note": by_phase}
 
 
+def _change_tiles(changes: list[Change]) -> list[dict[str, str]]:
+    """What was learned and what was lost: by group, or, where nobody says what the base knew, by how it went."""
+    if any(change.group == "known" for change in changes) or not changes:
+        parts = {
+            "New languages’ bits per byte": [change for change in changes if change.group == "new language"],
+            "Known domains’ bits per byte": [change for change in changes if change.group == "known"],
+        }
+    else:
+        parts = {
+            "Learned, bits per byte": [change for change in changes if change.change < 0],
+            "Lost, bits per byte": [change for change in changes if change.change >= 0],
+        }
+    nothing = NOT_YET if not changes else {"value": "–", "note": "no domain"}
+    return [{"label": label, **(_change_tile(part) if part else nothing)} for label, part in parts.items()]
+
+
 def _change_tile(changes: list[Change]) -> dict[str, str]:
-    """The mean change over a group of domains, and each one's own below it."""
-    if not changes:
-        return NOT_YET
+    """The mean change over some domains, and each one's own below it."""
     mean = sum(change.change for change in changes) / len(changes)
     each = " · ".join(f"{c.domain} {percent(c.change, signed=True)}" for c in changes)
     return {"value": percent(mean, signed=True), "note": each}

@@ -105,14 +105,25 @@ def data_section(facts: RunFacts) -> dict[str, Any] | None:
     counted = (facts.tokens or {}).get("domains", {})
     names = [d for d in facts.domains if d in curated or d in counted]
     rows = [_data_row(name, curated.get(name, {}), counted.get(name, {})) for name in names]
-    splits = [row[split] for row in rows for split in ("train", "heldout")]
-    total = {key: sum(split.get(key) or 0 for split in splits) for key in ("documents", "bytes", "tokens")}
+    total = {
+        split: {key: sum(row[split].get(key) or 0 for row in rows) for key in ("documents", "bytes", "tokens")}
+        for split in ("train", "heldout")
+    }
+    kept = {name: domain.get("sources", {}) for name, domain in curated.items()}
+    licenses = _by_domain({name: licenses_of(sources) for name, sources in kept.items()}, names)
     sources = [
-        {"domain": name, "name": source, **counts, "licenses": _flagged(licenses_of({source: counts}))}
-        for name in names
-        for source, counts in curated.get(name, {}).get("sources", {}).items()
+        {"domain": name, "name": source, **counts, "licenses": licenses_of({source: counts})}
+        for name, by_source in kept.items()
+        for source, counts in by_source.items()
     ]
-    return {"rows": rows, "total": total, "sources": sources, "tokenizer": (facts.tokens or {}).get("tokenizer")}
+    return {
+        "rows": rows,
+        "total": total,
+        "domains": names,
+        "licenses": [{**row, "asks": obligations(row["label"])} for row in licenses],
+        "sources": sources,
+        "tokenizer": (facts.tokens or {}).get("tokenizer"),
+    }
 
 
 def _data_row(name: str, curated: dict[str, Any], counted: dict[str, Any]) -> dict[str, Any]:
@@ -122,11 +133,4 @@ def _data_row(name: str, curated: dict[str, Any], counted: dict[str, Any]) -> di
         "name": name,
         **splits,
         "tokens_per_byte": tokens / size if tokens and size else None,
-        "licenses": _flagged(licenses_of(curated.get("sources", {}))),
     }
-
-
-def _flagged(licenses: dict[str, int]) -> list[dict[str, Any]]:
-    return [
-        {"name": name, "documents": documents, "obligations": obligations(name)} for name, documents in licenses.items()
-    ]

@@ -81,6 +81,11 @@ def series_style(index: int) -> dict:
     return {"color": SERIES[index % SERIES_COUNT], "linestyle": ("-", "--", ":")[index // SERIES_COUNT % 3]}
 
 
+def series_hatch(index: int) -> str | None:
+    """The hatching that tells areas apart where the colours come round again."""
+    return (None, "////", "....")[index // SERIES_COUNT % 3]
+
+
 def token_axis(axes: "Axes", boundaries: list[tuple[str, int]], named: bool = True) -> None:
     """Labels the x axis in tokens and marks where each phase (name, first token) starts."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator

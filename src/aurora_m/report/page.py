@@ -48,6 +48,14 @@ def _content(facts: RunFacts) -> dict[str, Any]:
     }
 
 
+def _swatch(number: int) -> str:
+    """The legend's patch of the n-th domain as CSS: striped where the colours come round again."""
+    colour = f"var(--series-{number % SERIES_COUNT + 1})"
+    if number < SERIES_COUNT:
+        return f"background:{colour}"
+    return f"background:repeating-linear-gradient(135deg,{colour} 0 3px,var(--paper) 3px 4.5px)"
+
+
 def _environment() -> Environment:
     """Templates with everything escaped; only the pictures and the style sheet, which are ours, are let through."""
     environment = Environment(
@@ -58,7 +66,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     style = Path(__file__).with_name("templates").joinpath("page.css").read_text(encoding="utf-8")
-    environment.globals |= {"style": Markup(style), "series": lambda n: f"var(--series-{n % SERIES_COUNT + 1})"}
+    environment.globals |= {"style": Markup(style), "swatch": _swatch}
     environment.filters |= {
         "percent": percent,
         "signed": lambda share: percent(share, signed=True),

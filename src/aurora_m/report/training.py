@@ -6,7 +6,7 @@ from typing import Any
 from aurora_m.release import RunFacts, duration, phases
 from aurora_m.workspace import format_count
 
-from .figures import AFTER, INK, PAPER, drawing, new_figure, series_style, to_svg, token_axis
+from .figures import AFTER, INK, PAPER, drawing, new_figure, series_hatch, series_style, to_svg, token_axis
 from .metrics import Point, read_points, tokens_between
 
 _WINDOWS = 90
@@ -32,10 +32,10 @@ def mixture_section(facts: RunFacts, points: list[Point]) -> dict[str, Any] | No
     domains = [d for d in facts.domains if any(d in point.tokens_by_domain for point in points)]
     if not domains:
         return None
-    colours = {domain: series_style(facts.domains.index(domain))["color"] for domain in domains}
+    numbers = {domain: facts.domains.index(domain) for domain in domains}
     with drawing():
         figure = new_figure(10.8, 3.2)
-        _draw_mixture(figure.add_subplot(), _windows(points), colours, boundaries(facts, points))
+        _draw_mixture(figure.add_subplot(), _windows(points), numbers, boundaries(facts, points))
         svg = to_svg(figure, "mixture", "Share of training tokens by domain, over training")
     trained = phases(facts)
     return {"figure": svg, "domains": domains, "phases": trained, "settings": _settings(trained)}
@@ -48,21 +48,20 @@ def _windows(points: list[Point]) -> list[Point]:
     return [point for n, point in enumerate(points) if last_of_phase[n] or n % stride == stride - 1]
 
 
-def _draw_mixture(axes, windows: list[Point], colours: dict[str, str], starts: Boundaries) -> None:
+def _draw_mixture(axes, windows: list[Point], numbers: dict[str, int], starts: Boundaries) -> None:
     edges, shares = [0], []
-    for window, given in zip(windows, tokens_between(windows, list(colours)), strict=True):
+    for window, given in zip(windows, tokens_between(windows, list(numbers)), strict=True):
         total = sum(given.values())
         if total:
             edges.append(window.tokens)
             shares.append({domain: tokens / total for domain, tokens in given.items()})
     below = [0.0] * len(shares)
-    for domain, colour in colours.items():
+    for domain, number in numbers.items():
         above = [low + share[domain] for low, share in zip(below, shares, strict=True)]
         # each window is drawn flat from its first token to its last: the mixture changes in steps, not in slopes
-        axes.fill_between(
-            edges, [*below, below[-1]], [*above, above[-1]], step="post", linewidth=0.4, edgecolor=PAPER,
-            facecolor=colour, alpha=0.9,
-        )  # fmt: skip
+        look = {"facecolor": series_style(number)["color"], "hatch": series_hatch(number), "edgecolor": PAPER}
+        bottom, top = [*below, below[-1]], [*above, above[-1]]
+        axes.fill_between(edges, bottom, top, step="post", linewidth=0.4, alpha=0.9, **look)
         below = above
     axes.set(xlim=(0, edges[-1]), ylim=(0, 1), ylabel="share of tokens", xlabel="tokens seen")
     axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
@@ -111,8 +110,7 @@ def _loss_figure(name: str, title: str, points: list[Point], starts: Boundaries)
     lows, highs = [p.loss_low for p in points], [p.loss_high for p in points]
     axes.fill_between(tokens, lows, highs, color=AFTER, alpha=0.22, linewidth=0)
     axes.plot(tokens, [point.loss for point in points], color=AFTER)
-    axes.set(xlabel="tokens seen", ylabel="loss (nats per token)", xlim=(0, None))
-    token_axis(axes, starts)
+    _label_loss(axes, tokens, highs, starts)
     return {"title": title, "svg": to_svg(figure, name, title)}
 
 
@@ -123,10 +121,19 @@ def _loss_by_domain_figure(points: list[Point], styles: dict[str, dict], starts:
         known = [point for point in points if domain in point.loss_by_domain]
         losses = [point.loss_by_domain[domain] for point in known]
         axes.plot([p.tokens for p in known], losses, linewidth=1.2, **style)
-    axes.set(xlabel="tokens seen", ylabel="loss (nats per token)", xlim=(0, None))
-    token_axis(axes, starts)
+    losses = [max(point.loss_by_domain.values(), default=0.0) for point in points]
+    _label_loss(axes, [point.tokens for point in points], losses, starts)
     title = "Training loss by domain"
     return {"title": title, "svg": to_svg(figure, "loss-by-domain", title), "legend": list(styles)}
+
+
+def _label_loss(axes, tokens: list[int], losses: list[float], starts: Boundaries) -> None:
+    """Labels; and the fall of the first hundredth is cut off where it would flatten all that follows."""
+    later = [loss for seen, loss in zip(tokens, losses, strict=True) if seen > tokens[-1] / 100]
+    if later and max(losses) > 1.3 * max(later):
+        axes.set_ylim(top=1.05 * max(later))
+    axes.set(xlabel="tokens seen", ylabel="loss (nats per token)", xlim=(0, None))
+    token_axis(axes, starts)
 
 
 def _rate_figure(points: list[Point], starts: Boundaries) -> dict[str, str]:
