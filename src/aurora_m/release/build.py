@@ -1,6 +1,7 @@
 """The release stage: a folder that transformers, vLLM and lm-evaluation-harness load as it is, with its evidence."""
 
 import shutil
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -104,8 +105,6 @@ def _summary(
     config: ReleaseConfig, facts: RunFacts, recipe: dict[str, Any], original: Path, tuned: bool, proof: Verification
 ) -> dict[str, Any]:
     """What release.json holds: what was released, from where, and the evidence that it is that."""
-    from aurora_m import __version__
-
     languages = [d["lang"] for d in (recipe.get("domains") or {}).values() if d.get("lang")]
     model = read_json(original / "config.json")
     return {
@@ -113,7 +112,7 @@ def _summary(
         "license": config.license,
         "author": config.author,
         "languages": config.languages or list(dict.fromkeys(languages)),
-        "aurora_m": __version__,
+        "aurora_m": version("aurora-m"),
         "model": {
             "from": original.relative_to(facts.run.resolve()).as_posix(),
             "instruction_tuned": tuned,
