@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .config import ModelConfig
+from .linear import Linear
 
 
 def document_mask(query_documents: Tensor, key_documents: Tensor, start: int, dtype: torch.dtype) -> Tensor:
@@ -84,10 +85,10 @@ class Attention(nn.Module):
         self.layer = layer
         self.heads, self.kv_heads, self.head_size = config.heads, config.kv_heads, config.head_size
         # Three projections, not one fused: each can be sharded by heads, and fusing gained nothing measurable on CPU.
-        self.q = nn.Linear(config.hidden_size, self.heads * self.head_size, bias=config.biases)
-        self.k = nn.Linear(config.hidden_size, self.kv_heads * self.head_size, bias=config.biases)
-        self.v = nn.Linear(config.hidden_size, self.kv_heads * self.head_size, bias=config.biases)
-        self.out = nn.Linear(self.heads * self.head_size, config.hidden_size, bias=config.biases)
+        self.q = Linear(config.hidden_size, self.heads * self.head_size, bias=config.biases)
+        self.k = Linear(config.hidden_size, self.kv_heads * self.head_size, bias=config.biases)
+        self.v = Linear(config.hidden_size, self.kv_heads * self.head_size, bias=config.biases)
+        self.out = Linear(self.heads * self.head_size, config.hidden_size, bias=config.biases)
 
     def forward(
         self,

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ..workspace import AuroraError
 from .attention import Attention, KeyValueCache, document_mask, rotary_table
 from .config import ModelConfig
+from .linear import Linear, linear
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
@@ -30,9 +31,9 @@ class Mlp(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.activation = _ACTIVATIONS[config.activation]
-        self.gate = nn.Linear(config.hidden_size, config.ffn_size, bias=config.biases) if config.gated_mlp else None
-        self.up = nn.Linear(config.hidden_size, config.ffn_size, bias=config.biases)
-        self.down = nn.Linear(config.ffn_size, config.hidden_size, bias=config.biases)
+        self.gate = Linear(config.hidden_size, config.ffn_size, bias=config.biases) if config.gated_mlp else None
+        self.up = Linear(config.hidden_size, config.ffn_size, bias=config.biases)
+        self.down = Linear(config.ffn_size, config.hidden_size, bias=config.biases)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.gate is None:
@@ -71,7 +72,7 @@ class Decoder(nn.Module):
         self.embed_positions = nn.Embedding(config.max_positions, config.hidden_size) if learned else None
         self.layers = nn.ModuleList(Layer(config, index) for index in range(config.layers))
         self.final_norm = _norm(config)
-        self.head = None if config.tied_embeddings else nn.Linear(config.hidden_size, config.embedding_rows, bias=False)
+        self.head = None if config.tied_embeddings else Linear(config.hidden_size, config.embedding_rows, bias=False)
 
     def forward(
         self,
@@ -120,7 +121,7 @@ class Decoder(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores of all tokens (..., vocab_size). For training use `chunked_loss`, which never holds them all."""
-        return F.linear(hidden, self.head_weight)
+        return linear(hidden, self.head_weight)
 
     @torch.no_grad()
     def init_weights(self, seed: int) -> None:

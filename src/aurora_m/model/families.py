@@ -14,16 +14,23 @@ from torch import Tensor
 from ..workspace import DataError
 from .config import ModelConfig, RotaryScaling
 
-# Keys of any config.json that say nothing about what the model computes (or only how it was trained).
 # fmt: off
+# Keys of any config.json that say nothing about what the model computes: how it was trained (dropout too: we train
+# without), how text is drawn from it, how old versions wrote it.
 _INERT_KEYS = {
     "_attn_implementation_autoset", "_name_or_path", "architectures", "attention_dropout", "attn_pdrop",
-    "bos_token_id", "chunk_size_feed_forward", "dtype", "embd_pdrop", "eos_token_id", "finetuning_task", "id2label",
-    "inference_runner", "initializer_range", "label2id", "max_batch_size", "max_sequence_length", "model_type",
-    "pad_key_length", "pad_token_id", "pre_allocate_kv_cache", "problem_type", "resid_pdrop", "return_dict",
+    "bad_words_ids", "begin_suppress_tokens", "bos_token_id", "chunk_size_feed_forward",
+    "cross_attention_hidden_size", "decoder_start_token_id", "diversity_penalty", "do_sample", "dtype",
+    "early_stopping", "embd_pdrop", "encoder_no_repeat_ngram_size", "eos_token_id",
+    "exponential_decay_length_penalty", "finetuning_task", "forced_bos_token_id", "forced_eos_token_id", "id2label",
+    "inference_runner", "initializer_range", "label2id", "length_penalty", "max_batch_size", "max_length",
+    "max_new_tokens", "max_sequence_length", "min_length", "model_type", "no_repeat_ngram_size", "num_beam_groups",
+    "num_beams", "num_return_sequences", "output_scores", "pad_key_length", "pad_token_id", "pre_allocate_kv_cache",
+    "prefix", "problem_type", "remove_invalid_values", "repetition_penalty", "resid_pdrop", "return_dict",
     "return_dict_in_generate", "sep_token_id", "summary_activation", "summary_first_dropout",
-    "summary_proj_to_labels", "summary_type", "summary_use_proj", "task_specific_params", "torch_dtype",
-    "transformers_version", "use_cache", "validate_runner_input", "vocab_size",
+    "summary_proj_to_labels", "summary_type", "summary_use_proj", "suppress_tokens", "task_specific_params",
+    "temperature", "tf_legacy_loss", "tie_encoder_decoder", "tokenizer_class", "top_k", "top_p", "torch_dtype",
+    "transformers_version", "typical_p", "use_cache", "validate_runner_input", "vocab_size",
 }
 
 # Keys each family's config is read from.

@@ -50,15 +50,12 @@ def generate(
     if cut and say is not None:
         say(f"{cut} of {len(prompts)} prompts were longer than {room} tokens; only their last {room} were used")
     sampler = _Sampler(temperature, top_p, seed)
-    was_training = model.training
-    model.eval()
     answers: dict[int, list[int]] = {}
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     for start in range(0, len(order), batch_size):
         indices = order[start : start + batch_size]
         batch = [prompts[index][-room:] for index in indices]
         answers |= zip(indices, _generate_batch(model, batch, indices, max_new_tokens, eod_id, sampler), strict=True)
-    model.train(was_training)
     return [answers[index] for index in range(len(prompts))]
 
 

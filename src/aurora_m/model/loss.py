@@ -5,7 +5,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .linear import product, weight_gradient
+
 IGNORED = -100
+
+_CPU_CHUNK_BYTES = 8 * 2**20
 
 
 @torch.compiler.disable
@@ -74,36 +78,42 @@ def _run_chunks(
     flat_targets = targets.reshape(-1)
     token_nll = torch.zeros(flat_targets.shape, dtype=torch.float32, device=hidden.device)
     d_rows = torch.zeros_like(rows) if wanted[0] else None
-    d_weight = torch.zeros(weight.shape, dtype=torch.float32, device=weight.device) if wanted[1] else None
-    chunk_tokens = min(chunk_tokens, max(flat_targets.numel(), 1))
-    # One buffer for all chunks: fresh pages for each would cost more than the softmax.
-    buffer = torch.empty((chunk_tokens, weight.size(0)), dtype=dtype, device=hidden.device)
-    for picked in _chunks(flat_targets, chunk_tokens):
-        inputs, wanted_ids = rows[picked], flat_targets[picked]
-        valid = wanted_ids != IGNORED
-        wanted_ids = wanted_ids.where(valid, 0).unsqueeze(1)
-        logits = torch.mm(inputs, matrix.T, out=buffer[: inputs.size(0)])
+    d_weight: Tensor | None = None
+    for picked in _chunks(flat_targets, _fitting_chunk(chunk_tokens, weight)):
+        inputs, target_ids = rows[picked], flat_targets[picked]
+        valid = target_ids != IGNORED
+        target_ids = target_ids.where(valid, 0).unsqueeze(1)
+        logits = product(inputs, matrix)
+        target_logits = logits.gather(1, target_ids).float()
         # exp(logit - highest) and its sum: the softmax is left undivided, the division done on the narrow side below.
         highest = logits.amax(dim=1, keepdim=True).float()
-        target_logits = logits.gather(1, wanted_ids).float()
-        weights = logits.float().sub_(highest).exp_()
-        totals = weights.sum(dim=1, keepdim=True)
+        powers = logits.float().sub_(highest).exp_()
+        totals = powers.sum(dim=1, keepdim=True)
         token_nll[picked] = (totals.log() + highest - target_logits).squeeze(1).where(valid, 0.0)
-        if d_rows is None and d_weight is None:
+        if not any(wanted):
             continue
-        weights.scatter_add_(1, wanted_ids, -totals)
-        d_logits = logits.copy_(weights) if weights is not logits else logits
+        d_logits = powers.scatter_add_(1, target_ids, -totals).to(dtype)
         factors = (scale / totals * valid.unsqueeze(1)).to(dtype)
         if d_rows is not None:
-            d_rows[picked] = torch.mm(d_logits, matrix).mul_(factors)
-        if d_weight is not None:
-            scaled = inputs * factors
-            if dtype == torch.float32:
-                d_weight.addmm_(d_logits.T, scaled)
-            else:
-                d_weight.add_(torch.mm(d_logits.T, scaled))
+            d_rows[picked] = product(d_logits, matrix.T).mul_(factors)
+        if wanted[1]:
+            part = weight_gradient(d_logits, inputs * factors).float()
+            d_weight = part if d_weight is None else d_weight.add_(part)
+    if wanted[1] and d_weight is None:
+        d_weight = torch.zeros(weight.shape, dtype=torch.float32, device=weight.device)
     d_hidden = None if d_rows is None else d_rows.view(hidden.shape).to(hidden.dtype)
     return token_nll.view(targets.shape), d_hidden, d_weight
+
+
+def _fitting_chunk(chunk_tokens: int, weight: Tensor) -> int:
+    """On the CPU, few enough tokens that a chunk's logits stay in cache and in memory the allocator keeps.
+
+    Larger blocks are given back to the system and their pages cleared anew for each chunk, which costs more than the
+    softmax.
+    """
+    if weight.device.type != "cpu":
+        return chunk_tokens
+    return max(min(chunk_tokens, _CPU_CHUNK_BYTES // (4 * weight.size(0))), min(chunk_tokens, 64))
 
 
 def _chunks(targets: Tensor, chunk_tokens: int) -> list[slice] | list[Tensor]:

@@ -81,6 +81,8 @@ def save_model(
         max_shard_bytes: size above which the weights go into several files with an index.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    for stale in folder.glob("model*.safetensors*"):
+        stale.unlink()
     parameters = dict(model.named_parameters())
     dtype = dtype or parameters["embed_tokens.weight"].dtype
     shards = _plan_shards(model, parameters, dtype, max_shard_bytes)
@@ -253,4 +255,4 @@ def _write_safetensors(tensors: dict[str, Tensor], path: Path) -> None:
         save_file(tensors, path, metadata={"format": "pt"})
     except (SafetensorError, OSError) as error:
         path.unlink(missing_ok=True)
-        raise AuroraError(f"{path} could not be written ({error}); free some space and run again") from None
+        raise AuroraError(f"{path} could not be written ({error}); see to the disk's space and permissions") from None
