@@ -66,7 +66,7 @@ def _generate_batch(
     longest = max(map(len, prompts))
     cache = KeyValueCache(model.config, len(prompts), longest + max_new_tokens, weight.dtype, weight.device)
     padding = [longest - len(prompt) for prompt in prompts]
-    ids = torch.tensor([[eod_id] * pad + prompt for pad, prompt in zip(padding, prompts, strict=True)])
+    ids = torch.tensor([[0] * pad + prompt for pad, prompt in zip(padding, prompts, strict=True)])
     pads = torch.tensor(padding).unsqueeze(1)
     slots = torch.arange(longest + max_new_tokens) - pads
     documents = torch.where(slots < 0, _PADDING_DOCUMENT, 0).to(weight.device)

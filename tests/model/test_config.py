@@ -1,0 +1,68 @@
+"""A model's configuration is data: sizes are checked, families are sets of values, importing it is cheap."""
+
+import subprocess
+import sys
+
+import pytest
+from pydantic import ValidationError
+
+from aurora_m.model import ArchitectureConfig, BaseConfig, ModelConfig
+
+SIZES = {"layers": 2, "hidden_size": 64, "heads": 4}
+
+
+def test_importing_the_configs_imports_no_torch():
+    script = "import sys, aurora_m.model; from aurora_m.model import BaseConfig; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_gpt_bigcode_is_multi_query_with_learned_positions_and_a_tied_head():
+    config = ArchitectureConfig(**SIZES).model_config_for(100)
+    assert (config.family, config.kv_heads, config.ffn_size, config.positions) == ("gpt_bigcode", 1, 256, "learned")
+    assert (config.norm, config.activation, config.gated_mlp) == ("layernorm", "gelu_tanh", False)
+    assert config.biases and config.tied_embeddings
+
+
+def test_llama_is_rotary_gated_and_without_biases():
+    config = ArchitectureConfig(family="llama", **SIZES).model_config_for(100)
+    assert (config.kv_heads, config.ffn_size, config.positions) == (4, 192, "rotary")
+    assert (config.norm, config.activation, config.gated_mlp) == ("rmsnorm", "silu", True)
+    assert not config.biases and not config.tied_embeddings
+
+
+def test_counts_are_written_as_in_the_recipe():
+    assert ArchitectureConfig(layers=2, hidden_size="1K", heads=8, max_positions="8K").hidden_size == 1000
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"hidden_size": 65}, "hidden_size 65 is not a multiple of heads 4"),
+        ({"kv_heads": 2}, "kv_heads 1 or 4"),
+        ({"family": "llama", "kv_heads": 3}, "heads 4 is not a multiple of kv_heads 3"),
+        ({"family": "llama", "head_dim": 5}, "even head size, got 5"),
+        ({"rope_theta": 5e5}, "learned positions"),
+        ({"head_dim": 8}, "leave head_dim out"),
+        ({"layers": 0}, "greater than 0"),
+        ({"dropout": 0.1}, "Extra inputs"),
+    ],
+)
+def test_impossible_architectures_are_refused_with_the_reason(values, message):
+    with pytest.raises(ValidationError, match=message):
+        ArchitectureConfig(**(SIZES | values))
+
+
+def test_padding_cannot_be_smaller_than_the_vocabulary():
+    values = ArchitectureConfig(**SIZES).model_config_for(100).model_dump()
+    assert ModelConfig(**(values | {"vocab_rows": 128})).embedding_rows == 128
+    with pytest.raises(ValidationError, match="vocab_rows 64 is below vocab_size 100"):
+        ModelConfig(**(values | {"vocab_rows": 64}))
+
+
+@pytest.mark.parametrize("values", [{}, {"path": "a/b", "architecture": SIZES}])
+def test_a_base_is_a_path_or_an_architecture(values):
+    with pytest.raises(ValidationError, match="of `path` and `architecture` given"):
+        BaseConfig.model_validate(values)
+    assert BaseConfig(path="bigcode/starcoderplus", revision="main").path
+    with pytest.raises(ValidationError, match="needs a `path`"):
+        BaseConfig.model_validate({"architecture": SIZES, "revision": "main"})
