@@ -3,7 +3,8 @@
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from aurora_m.report.curation import dropped_sample, reason_label
+from aurora_m.release import RunFacts
+from aurora_m.report.curation import curation_section, data_section, dropped_sample, reason_label
 
 
 def write(path, texts, reasons):
@@ -31,3 +32,21 @@ def test_joiners_that_hindi_spelling_needs_are_kept(tmp_path):
 def test_no_file_is_no_sample(tmp_path):
     assert dropped_sample(tmp_path / "d.parquet") == []
     assert reason_label("near_duplicate") == "near duplicate"
+
+
+def test_a_corpus_of_a_thousand_sources_and_licences_stays_a_page(tmp_path):
+    counts = {"documents_in": 9, "bytes_in": 9, "documents_kept": 2, "bytes_kept": 5}
+    sources = {f"owner/{n}": {**counts, "licenses": {f"licence {n}": 2}} for n in range(1000)}
+    section = data_section(RunFacts(tmp_path, curation={"domains": {"code": {"sources": sources}}}))
+    assert section is not None and section["source_count"] == 1000 and len(section["sources"]) == 200
+    assert len(section["licenses"]) == 41
+    assert sum(row["total"] for row in section["licenses"]) == 2000
+
+
+def test_records_that_reading_rejected_are_counted_once(tmp_path):
+    dropped = {"not JSON": {"documents": 3, "bytes": 9}}
+    step = {"name": "read", "documents_in": 5, "bytes_in": 20, "documents_out": 2, "bytes_out": 11, "dropped": dropped}
+    domain = {"passes": [step], "rejected_records": {"not JSON": 3}}
+    section = curation_section(RunFacts(tmp_path, curation={"domains": {"fi": domain}}))
+    assert section is not None and section["reasons"] == []
+    assert [(row["label"], row["total"]) for row in section["rejected"]] == [("not JSON", 3)]

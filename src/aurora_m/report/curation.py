@@ -8,11 +8,14 @@ from aurora_m.release import RunFacts, licenses_of, obligations, plain
 SAMPLE_CHARACTERS = 300
 _SAMPLES_PER_REASON = 3
 _SAMPLES_PER_DOMAIN = 12
+_MAX_ROWS = 40
+_MAX_SOURCES = 200
 _PASS_LABELS = {
     "read": "read",
     "normalise": "normalised",
     "language": "language check",
     "quality": "quality rules",
+    "redact": "redacted",
     "exact_duplicates": "exact duplicates",
     "near_duplicates": "near duplicates",
 }
@@ -53,7 +56,8 @@ def _funnel(name: str, domain: dict[str, Any]) -> dict[str, Any]:
 
 def _reasons(domain: dict[str, Any]) -> dict[str, int]:
     reasons: dict[str, int] = {}
-    for step in domain.get("passes", []):
+    # what reading rejects has a table of its own, `rejected_records`
+    for step in (step for step in domain.get("passes", []) if step["name"] != "read"):
         for reason, dropped in step.get("dropped", {}).items():
             label = reason_label(reason)
             reasons[label] = reasons.get(label, 0) + dropped["documents"]
@@ -66,11 +70,16 @@ def reason_label(reason: str) -> str:
 
 
 def _by_domain(counts: dict[str, dict[str, int]], domains: list[str]) -> list[dict[str, Any]]:
-    """Rows `{label, counts: one per domain, total}` of a table with domains as columns, largest total first."""
+    """Rows `{label, counts: one per domain, total}` of a table with domains as columns, largest total first.
+
+    Past `_MAX_ROWS` the rest is one row.
+    """
     labels = dict.fromkeys(label for by_label in counts.values() for label in by_label)
-    rows = [{"label": label, "counts": [counts[d].get(label, 0) for d in domains]} for label in labels]
-    rows = [{**row, "total": sum(row["counts"])} for row in rows if any(row["counts"])]
-    return sorted(rows, key=lambda row: -row["total"])
+    found = [(label, [counts.get(domain, {}).get(label, 0) for domain in domains]) for label in labels]
+    found = sorted((row for row in found if any(row[1])), key=lambda row: -sum(row[1]))
+    if rest := [row[1] for row in found[_MAX_ROWS:]]:
+        found[_MAX_ROWS:] = [(f"{len(rest)} others", [sum(column) for column in zip(*rest, strict=True)])]
+    return [{"label": label, "counts": by_domain, "total": sum(by_domain)} for label, by_domain in found]
 
 
 def dropped_sample(path: Path) -> list[dict[str, str]]:
@@ -121,7 +130,8 @@ def data_section(facts: RunFacts) -> dict[str, Any] | None:
         "total": total,
         "domains": names,
         "licenses": [{**row, "asks": obligations(row["label"])} for row in licenses],
-        "sources": sources,
+        "sources": sorted(sources, key=lambda source: -source["bytes_kept"])[:_MAX_SOURCES],
+        "source_count": len(sources),
         "tokenizer": (facts.tokens or {}).get("tokenizer"),
     }
 
