@@ -2,13 +2,14 @@
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from aurora_m.model import ArchitectureConfig, BaseConfig, ModelConfig
 
-SIZES = {"layers": 2, "hidden_size": 64, "heads": 4}
+SIZES: dict[str, Any] = {"layers": 2, "hidden_size": 64, "heads": 4}
 
 
 def test_importing_the_configs_imports_no_torch():
@@ -24,14 +25,14 @@ def test_gpt_bigcode_is_multi_query_with_learned_positions_and_a_tied_head():
 
 
 def test_llama_is_rotary_gated_and_without_biases():
-    config = ArchitectureConfig(family="llama", **SIZES).model_config_for(100)
+    config = ArchitectureConfig.model_validate(SIZES | {"family": "llama"}).model_config_for(100)
     assert (config.kv_heads, config.ffn_size, config.positions) == (4, 192, "rotary")
     assert (config.norm, config.activation, config.gated_mlp) == ("rmsnorm", "silu", True)
     assert not config.biases and not config.tied_embeddings
 
 
 def test_counts_are_written_as_in_the_recipe():
-    assert ArchitectureConfig(layers=2, hidden_size="1K", heads=8, max_positions="8K").hidden_size == 1000
+    assert ArchitectureConfig.model_validate(SIZES | {"hidden_size": "1K"}).hidden_size == 1000
 
 
 @pytest.mark.parametrize(
@@ -49,14 +50,14 @@ def test_counts_are_written_as_in_the_recipe():
 )
 def test_impossible_architectures_are_refused_with_the_reason(values, message):
     with pytest.raises(ValidationError, match=message):
-        ArchitectureConfig(**(SIZES | values))
+        ArchitectureConfig.model_validate(SIZES | values)
 
 
 def test_padding_cannot_be_smaller_than_the_vocabulary():
     values = ArchitectureConfig(**SIZES).model_config_for(100).model_dump()
-    assert ModelConfig(**(values | {"vocab_rows": 128})).embedding_rows == 128
+    assert ModelConfig.model_validate(values | {"vocab_rows": 128}).embedding_rows == 128
     with pytest.raises(ValidationError, match="vocab_rows 64 is below vocab_size 100"):
-        ModelConfig(**(values | {"vocab_rows": 64}))
+        ModelConfig.model_validate(values | {"vocab_rows": 64})
 
 
 @pytest.mark.parametrize("values", [{}, {"path": "a/b", "architecture": SIZES}])

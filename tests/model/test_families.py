@@ -84,6 +84,34 @@ def test_what_only_concerns_training_or_sampling_is_accepted():
     assert read(GPT_BIGCODE | inert | {"sliding_window": None}) == read(GPT_BIGCODE)
 
 
+def test_a_config_as_starcoder_has_it_is_understood():
+    written_by_transformers_4 = {
+        "activation_function": "gelu",
+        "architectures": ["GPTBigCodeForCausalLM"],
+        "attention_softmax_in_fp32": True,
+        "inference_runner": 0,
+        "max_batch_size": None,
+        "model_type": "gpt_bigcode",
+        "multi_query": True,
+        "n_embd": 6144,
+        "n_head": 48,
+        "n_inner": 24576,
+        "n_layer": 40,
+        "n_positions": 8192,
+        "pre_allocate_kv_cache": False,
+        "resid_pdrop": 0.1,
+        "scale_attention_softmax_in_fp32": True,
+        "scale_attn_weights": True,
+        "summary_use_proj": True,
+        "torch_dtype": "float32",
+        "use_cache": True,
+        "validate_runner_input": True,
+        "vocab_size": 49152,
+    }
+    config = read(written_by_transformers_4)
+    assert (config.activation, config.kv_heads, config.head_size, config.tied_embeddings) == ("gelu", 1, 128, True)
+
+
 @pytest.mark.parametrize(("groups", "rows"), [(1, [4, 2, 2]), (2, [4, 4, 4])])
 def test_joining_undoes_splitting(groups, rows):
     tensor = torch.arange(sum(rows) * 3.0).view(-1, 3)

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -38,7 +39,8 @@ def test_exported_model_has_our_logits_in_transformers(their_model, tokens, kind
     their_model(kind).save_pretrained(tmp_path / "theirs")
     ours = load_model(tmp_path / "theirs")
     save_model(ours, tmp_path / "ours", eod_id=0)
-    again, report = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "ours", output_loading_info=True)
+    load: Any = transformers.AutoModelForCausalLM.from_pretrained
+    again, report = load(tmp_path / "ours", output_loading_info=True)
     assert not any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     assert again.config.eos_token_id == again.config.bos_token_id == again.generation_config.eos_token_id == 0
     ids = tokens(3, 50)

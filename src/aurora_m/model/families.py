@@ -23,14 +23,14 @@ _INERT_KEYS = {
     "cross_attention_hidden_size", "decoder_start_token_id", "diversity_penalty", "do_sample", "dtype",
     "early_stopping", "embd_pdrop", "encoder_no_repeat_ngram_size", "eos_token_id",
     "exponential_decay_length_penalty", "finetuning_task", "forced_bos_token_id", "forced_eos_token_id", "id2label",
-    "inference_runner", "initializer_range", "label2id", "length_penalty", "max_batch_size", "max_length",
-    "max_new_tokens", "max_sequence_length", "min_length", "model_type", "no_repeat_ngram_size", "num_beam_groups",
-    "num_beams", "num_return_sequences", "output_scores", "pad_key_length", "pad_token_id", "pre_allocate_kv_cache",
-    "prefix", "problem_type", "remove_invalid_values", "repetition_penalty", "resid_pdrop", "return_dict",
-    "return_dict_in_generate", "sep_token_id", "summary_activation", "summary_first_dropout",
-    "summary_proj_to_labels", "summary_type", "summary_use_proj", "suppress_tokens", "task_specific_params",
-    "temperature", "tf_legacy_loss", "tie_encoder_decoder", "tokenizer_class", "top_k", "top_p", "torch_dtype",
-    "transformers_version", "typical_p", "use_cache", "validate_runner_input", "vocab_size",
+    "inference_runner", "initializer_range", "is_llama_config", "label2id", "length_penalty", "max_batch_size",
+    "max_length", "max_new_tokens", "max_sequence_length", "min_length", "model_type", "no_repeat_ngram_size",
+    "num_beam_groups", "num_beams", "num_return_sequences", "output_scores", "pad_key_length", "pad_token_id",
+    "pre_allocate_kv_cache", "prefix", "problem_type", "remove_invalid_values", "repetition_penalty", "resid_pdrop",
+    "return_dict", "return_dict_in_generate", "runner_max_sequence_length", "sep_token_id", "summary_activation",
+    "summary_first_dropout", "summary_proj_to_labels", "summary_type", "summary_use_proj", "suppress_tokens",
+    "task_specific_params", "temperature", "tf_legacy_loss", "tie_encoder_decoder", "tokenizer_class", "top_k",
+    "top_p", "torch_dtype", "transformers_version", "typical_p", "use_cache", "validate_runner_input", "vocab_size",
 }
 
 # Keys each family's config is read from.

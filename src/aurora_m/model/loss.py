@@ -12,7 +12,6 @@ IGNORED = -100
 _CPU_CHUNK_BYTES = 8 * 2**20
 
 
-@torch.compiler.disable
 def chunked_loss(
     hidden: Tensor, weight: Tensor, targets: Tensor, scale: float = 1.0, chunk_tokens: int = 1024
 ) -> tuple[Tensor, Tensor]:
@@ -31,6 +30,12 @@ def chunked_loss(
     Returns:
         The scalar `scale * sum of nll` (float32, differentiable), and nll (B, L) float32, detached, 0 where ignored.
     """
+    return _outside_of_graphs(hidden, weight, targets, scale, chunk_tokens)
+
+
+def _chunked_loss(
+    hidden: Tensor, weight: Tensor, targets: Tensor, scale: float, chunk_tokens: int
+) -> tuple[Tensor, Tensor]:
     wants_gradients = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
     kind = hidden.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
@@ -39,6 +44,10 @@ def chunked_loss(
             return _ChunkedLoss.apply(hidden, weight, targets, scale, chunk_tokens, dtype)  # type: ignore[return-value]
         token_nll, _, _ = _run_chunks(hidden, weight, targets, scale, chunk_tokens, dtype, (False, False))
         return scale * token_nll.sum(), token_nll
+
+
+# How many chunks there are depends on the data, so torch.compile leaves the loss as it is.
+_outside_of_graphs: Any = torch.compiler.disable(_chunked_loss)
 
 
 class _ChunkedLoss(torch.autograd.Function):
