@@ -97,7 +97,7 @@ def example_answers(path: Path) -> list[dict[str, Any]]:
                 continue
             shown = {name: plain(row.get(name) or "", 80) for name in ("kind", "concern", "lang")}
             shown |= {"instruction": plain(row.get("instruction", ""), _ANSWER_CHARACTERS), "answers": {}}
-            answer = {"text": plain(row.get("answer", ""), _ANSWER_CHARACTERS), "refused": row.get("refused")}
+            answer = {"text": plain(row.get("answer", ""), _ANSWER_CHARACTERS), "verdict": _verdict(row)}
             prompts.setdefault(key, shown)["answers"][plain(row.get("model", ""), 20)] = answer
     seen: set[tuple] = set()
     chosen = []
@@ -107,3 +107,10 @@ def example_answers(path: Path) -> list[dict[str, Any]]:
             seen.add(corner)
             chosen.append(prompt)
     return chosen[:_MAX_ANSWERS]
+
+
+def _verdict(row: dict[str, Any]) -> str:
+    """What the refusal check made of an answer: refused, answered or empty."""
+    if row.get("verdict"):
+        return plain(row["verdict"], 20)
+    return "" if row.get("refused") is None else "refused" if row["refused"] else "answered"
