@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING
 from .config import CurateConfig, DomainConfig, HeldoutConfig, NearDuplicateConfig, SourceConfig
 
 if TYPE_CHECKING:
-    from .curate import curate
+    from .curation import curate
     from .documents import DOCUMENT_SCHEMA
-    from .language import LanguageSettings, available_languages, load_language
-    from .sources import list_files
+    from .language_settings import LanguageSettings, available_languages, load_language
+    from .sources import fingerprint_source
 
 _MODULE_OF = {
     "DOCUMENT_SCHEMA": "documents",
-    "LanguageSettings": "language",
-    "available_languages": "language",
-    "curate": "curate",
-    "list_files": "sources",
-    "load_language": "language",
+    "LanguageSettings": "language_settings",
+    "available_languages": "language_settings",
+    "curate": "curation",
+    "fingerprint_source": "sources",
+    "load_language": "language_settings",
 }
 
 __all__ = [
@@ -30,14 +30,13 @@ __all__ = [
     "SourceConfig",
     "available_languages",
     "curate",
-    "list_files",
+    "fingerprint_source",
     "load_language",
 ]
 
 
 def __getattr__(name: str):
     if name in _MODULE_OF:
-        # `curate` is both a module and its function: the function is what is handed out.
         value = getattr(import_module(f".{_MODULE_OF[name]}", __name__), name)
         globals()[name] = value
         return value

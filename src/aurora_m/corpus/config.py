@@ -6,7 +6,7 @@ from pydantic import Field, field_validator
 
 from ..workspace import Count, Section, Share
 
-RedactionKind = Literal["email", "phone", "ip", "key"]
+RedactionKind = Literal["key", "email", "ip", "phone", "author"]
 PositiveCount = Annotated[Count, Field(gt=0)]
 DOCUMENT_FIELDS = ("text", "id", "source", "url", "license", "lang")
 
@@ -21,13 +21,16 @@ class SourceConfig(Section):
 
     kind: Literal["jsonl", "parquet", "text", "code", "docstrings", "hf"]
     path: str = Field(min_length=1)
-    """A file, a folder or a glob; any fsspec address works for jsonl and parquet. For `hf`: `owner/dataset`."""
+    """A file, a folder or a glob; any fsspec address works for jsonl and parquet. For `hf`: `owner/dataset` (or any
+    fsspec address of a folder of parquet files, from which `subset` and `split` are chosen)."""
     name: str | None = Field(None, min_length=1)
     """Name in the reports; the path's own name where left out. A record's own `source` field wins over it."""
     fields: dict[str, str] = {}
-    """Our column (text, id, source, url, license, lang) -> the record's field, where the names differ."""
+    """Our column (text, id, source, url, license, lang, meta.<anything>) -> the record's field, where they differ."""
     template: str | None = None
     """A Jinja2 template over the record that makes the text, instead of a text field."""
+    where: str | None = None
+    """A Jinja2 expression over the record: only records for which it holds are taken, e.g. `split == "train"`."""
     license: str | None = None
     """Licence of the records that name none themselves."""
     lang: str | None = None
@@ -44,9 +47,9 @@ class SourceConfig(Section):
     @field_validator("fields")
     @classmethod
     def _known_columns(cls, fields: dict[str, str]) -> dict[str, str]:
-        unknown = sorted(set(fields) - set(DOCUMENT_FIELDS))
+        unknown = sorted(name for name in fields if name not in DOCUMENT_FIELDS and not name.startswith("meta."))
         if unknown:
-            raise ValueError(f"fields has {unknown[0]!r}, expected one of {', '.join(DOCUMENT_FIELDS)}")
+            raise ValueError(f"fields has {unknown[0]!r}, expected one of {', '.join(DOCUMENT_FIELDS)} or meta.<name>")
         return fields
 
 
@@ -88,7 +91,7 @@ class CurateConfig(Section):
     language_check: bool = True
     near_duplicates: NearDuplicateConfig = NearDuplicateConfig()
     heldout: HeldoutConfig = HeldoutConfig()
-    redact: list[RedactionKind] = ["email", "phone", "ip", "key"]
+    redact: list[RedactionKind] = ["key", "email", "ip", "phone", "author"]
     threads: Annotated[int, Field(ge=1)] | None = None
     """None: as many as there are cores. The result does not depend on it."""
     max_document_bytes: PositiveCount = 10_000_000

@@ -1,0 +1,183 @@
+"""What became of the documents: counts by pass, reason, source and licence, and a sample of what was dropped."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from .documents import byte_lengths, text_bytes
+
+PASSES = ("read", "normalise", "language", "quality", "redact", "exact_duplicates", "near_duplicates")
+
+_MOST_NAMES = 1000  # of sources or licences in the counts: a record's own `source` may be different for every record
+_SAMPLE_CHARACTERS = 20_000
+_REST = "(others)"
+
+
+@dataclass
+class PassCount:
+    """One pass over one domain. `seconds` are summed over threads."""
+
+    documents_in: int = 0
+    bytes_in: int = 0
+    documents_out: int = 0
+    bytes_out: int = 0
+    dropped: dict[str, list[int]] = field(default_factory=dict)  # reason -> [documents, bytes]
+    seconds: float = 0.0
+
+    def drop(self, reason: str, documents: int, size: int) -> None:
+        """Counts documents of `size` bytes in all as dropped."""
+        count = self.dropped.setdefault(reason, [0, 0])
+        count[0] += documents
+        count[1] += size
+
+
+@dataclass
+class Funnel:
+    """The counts of a domain, or of one batch of it; batches' funnels are added up."""
+
+    passes: dict[str, PassCount] = field(default_factory=lambda: {name: PassCount() for name in PASSES})
+    sources: dict[str, Counter] = field(default_factory=dict)  # name -> documents_in, bytes_in, documents_kept, ...
+    licenses: dict[str, Counter] = field(default_factory=dict)  # source -> licence -> documents kept
+    redactions: Counter = field(default_factory=Counter)
+
+    def count_pass(
+        self, name: str, documents: pa.RecordBatch, keep: np.ndarray, reasons: list[str | None], seconds: float = 0.0
+    ) -> None:
+        """Counts one pass over a batch: keep bool[n], reasons of those not kept."""
+        sizes = byte_lengths(documents.column("text"))
+        count = self.passes[name]
+        count.documents_in += len(sizes)
+        count.bytes_in += int(sizes.sum())
+        count.documents_out += int(keep.sum())
+        count.bytes_out += int(sizes[keep].sum())
+        count.seconds += seconds
+        for row in np.flatnonzero(~keep):
+            count.drop(reasons[row] or name, 1, int(sizes[row]))
+
+    def count_change(self, name: str, before: pa.RecordBatch, after: pa.RecordBatch, seconds: float) -> None:
+        """Counts a pass that changes texts and drops none."""
+        count = self.passes[name]
+        count.documents_in += before.num_rows
+        count.documents_out += after.num_rows
+        count.bytes_in += text_bytes(before)
+        count.bytes_out += text_bytes(after)
+        count.seconds += seconds
+
+    def count_sources(self, documents: pa.RecordBatch, stage: str) -> None:
+        """Adds a batch to the sources' counts, `stage` being `in` or `kept`; licences are those of kept documents."""
+        sizes = byte_lengths(documents.column("text"))
+        names, licenses = documents.column("source").to_pylist(), documents.column("license").to_pylist()
+        for name, license_name, size in zip(names, licenses, sizes.tolist(), strict=True):
+            shown = _bounded(self.sources, name)
+            counts = self.sources.setdefault(shown, Counter())
+            counts[f"documents_{stage}"] += 1
+            counts[f"bytes_{stage}"] += size
+            if stage == "kept":
+                by_license = self.licenses.setdefault(shown, Counter())
+                by_license[_bounded(by_license, license_name or "unknown")] += 1
+
+    def add(self, other: "Funnel") -> None:
+        """Adds the counts of another funnel of the same domain."""
+        for name, theirs in other.passes.items():
+            ours = self.passes[name]
+            for key in ("documents_in", "bytes_in", "documents_out", "bytes_out", "seconds"):
+                setattr(ours, key, getattr(ours, key) + getattr(theirs, key))
+            for reason, (documents, size) in theirs.dropped.items():
+                ours.drop(reason, documents, size)
+        for name, counts in other.sources.items():
+            self.sources.setdefault(_bounded(self.sources, name), Counter()).update(counts)
+        for name, counts in other.licenses.items():
+            self.licenses.setdefault(_bounded(self.licenses, name), Counter()).update(counts)
+        self.redactions.update(other.redactions)
+
+    def leading_reason(self) -> str | None:
+        """The reason most documents were dropped for, with its count; None where none was."""
+        reasons = [(n, reason) for count in self.passes.values() for reason, (n, _) in count.dropped.items()]
+        if not reasons:
+            return None
+        most, reason = max(reasons, key=lambda pair: pair[0])
+        return f"{reason} ({most} of {sum(n for n, _ in reasons)} dropped)"
+
+    def describe(self) -> dict[str, Any]:
+        """The domain's part of curation.json, but for the split."""
+        return {
+            "sources": {
+                name: {
+                    **{key: counts[key] for key in ("documents_in", "bytes_in", "documents_kept", "bytes_kept")},
+                    "licenses": dict(sorted(self.licenses.get(name, {}).items())),
+                }
+                for name, counts in sorted(self.sources.items())
+            },
+            "passes": [_describe_pass(name, count) for name, count in self.passes.items()],
+            "redactions": dict(sorted(self.redactions.items())),
+            "rejected_records": {
+                reason: documents for reason, (documents, _) in sorted(self.passes["read"].dropped.items())
+            },
+        }
+
+
+def _describe_pass(name: str, count: PassCount) -> dict[str, Any]:
+    dropped = sorted(count.dropped.items(), key=lambda item: (-item[1][0], item[0]))
+    return {
+        "name": name,
+        "documents_in": count.documents_in,
+        "bytes_in": count.bytes_in,
+        "documents_out": count.documents_out,
+        "bytes_out": count.bytes_out,
+        "dropped": {reason: {"documents": documents, "bytes": size} for reason, (documents, size) in dropped},
+        "seconds": round(count.seconds, 3),
+    }
+
+
+def _bounded(known: dict[str, Any], name: str) -> str:
+    return name if name in known or len(known) < _MOST_NAMES else _REST
+
+
+class DroppedSample:
+    """Up to `most` dropped documents of every pass and reason: those with the smallest rank, so a fair sample.
+
+    Long texts are kept by their beginning only.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._frames: list[pl.DataFrame] = []
+        self._rows = 0
+
+    def add(self, dropped: pa.RecordBatch, pass_name: str, reasons: list[str], rank: np.ndarray) -> None:
+        """Offers dropped documents with their reasons; rank uint64[n], best a hash of the content."""
+        if not self.most or not dropped.num_rows:
+            return
+        frame = pl.DataFrame(pl.from_arrow(pa.Table.from_batches([dropped]))).with_columns(
+            pl.col("text").str.head(_SAMPLE_CHARACTERS),
+            pl.lit(pass_name).alias("drop_pass"),
+            pl.Series("drop_reason", reasons, pl.String),
+            pl.Series("_rank", rank, pl.UInt64),
+        )
+        self._gather([frame])
+
+    def merge(self, other: "DroppedSample") -> None:
+        """Takes over what another sample holds."""
+        self._gather(other._frames)
+
+    def _gather(self, frames: list[pl.DataFrame]) -> None:
+        self._frames += frames
+        self._rows += sum(len(frame) for frame in frames)
+        if self._rows > 50 * self.most:
+            self._frames = [self.frame()]
+            self._rows = len(self._frames[0])
+
+    def frame(self) -> pl.DataFrame:
+        """The sample, by pass and reason; columns of documents and what the passes had added, and `drop_reason`."""
+        if not self._frames:
+            return pl.DataFrame()
+        return (
+            pl.concat(self._frames, how="diagonal")
+            .sort("drop_pass", "drop_reason", "_rank", maintain_order=True)
+            .group_by("drop_pass", "drop_reason", maintain_order=True)
+            .head(self.most)
+        )

@@ -1,0 +1,120 @@
+"""One batch of one domain through the passes that look at a document by itself. Runs in many threads at once."""
+
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+
+from .config import CurateConfig, DomainConfig
+from .dedup import content_hashes, minhash
+from .documents import text_bytes, with_column
+from .funnel import DroppedSample, Funnel
+from .language import language_pass
+from .language_settings import LanguageSettings
+from .normalise import normalise_pass
+from .privacy import redact_pass
+from .quality import quality_pass
+from .segments import Segments, segment
+
+
+@dataclass
+class Screened:
+    """What became of a batch: the documents left, hashes uint64[n], signatures uint32 (n, bands * rows) or None."""
+
+    documents: pa.RecordBatch
+    funnel: Funnel
+    dropped: DroppedSample
+    hashes: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))
+    signatures: np.ndarray | None = None
+
+
+class Screen:
+    """The passes of one domain, to be applied to its batches."""
+
+    def __init__(
+        self, domain: DomainConfig, config: CurateConfig, settings: LanguageSettings | None, seed: int
+    ) -> None:
+        self.domain, self.config, self.settings, self.seed = domain, config, settings, seed
+
+    def __call__(self, documents: pa.RecordBatch) -> Screened:
+        """Reads, normalises, judges and redacts a batch."""
+        batch = Screened(documents, Funnel(), DroppedSample(self.config.dropped_sample))
+        batch.funnel.count_pass("read", documents, np.ones(documents.num_rows, bool), [])
+        batch.funnel.count_sources(documents, "in")
+        self._normalise(batch)
+        self._check_language(batch)
+        segments, rows = self._check_quality(batch)
+        self._redact(batch)
+        self._sign(batch, segments, rows)
+        return batch
+
+    def _normalise(self, batch: Screened) -> None:
+        started = time.perf_counter()
+        bytes_in = text_bytes(batch.documents)
+        texts, keep, reasons = normalise_pass(_texts(batch.documents))
+        batch.documents = with_column(batch.documents, "text", texts)
+        _drop(batch, "normalise", keep, reasons, started)
+        # The texts were counted as they became; what came in is what they were.
+        batch.funnel.passes["normalise"].bytes_in = bytes_in
+
+    def _check_language(self, batch: Screened) -> None:
+        started = time.perf_counter()
+        n = batch.documents.num_rows
+        if self.settings is not None and self.config.language_check and self.domain.rules == "text":
+            keep, reasons, scores = language_pass(_texts(batch.documents), self.settings.code)
+            score_column = pa.array(scores, pa.float32())
+        else:
+            keep, reasons, score_column = np.ones(n, bool), [None] * n, pa.nulls(n, pa.float32())
+        batch.documents = with_column(batch.documents, "lang_score", score_column)
+        _drop(batch, "language", keep, reasons, started)
+
+    def _check_quality(self, batch: Screened) -> tuple[Segments, np.ndarray]:
+        """Also the segments of the batch, and which rows of them are left: MinHash reads the same words."""
+        started = time.perf_counter()
+        texts = _texts(batch.documents)
+        segments = segment(texts)
+        keep, reasons = np.ones(len(texts), bool), [None] * len(texts)
+        if self.domain.rules != "none":
+            columns, keep, reasons = quality_pass(
+                texts, segments, self.domain.rules, self.settings, self.domain.thresholds
+            )
+            for name, values in columns.items():
+                batch.documents = with_column(batch.documents, f"quality.{name}", pa.array(values, pa.float32()))
+        _drop(batch, "quality", keep, reasons, started)
+        return segments, np.flatnonzero(keep)
+
+    def _redact(self, batch: Screened) -> None:
+        started = time.perf_counter()
+        before = batch.documents
+        if self.domain.redact and self.config.redact:
+            texts, counts = redact_pass(_texts(before), self.settings, self.config.redact)
+            batch.documents = with_column(before, "text", texts)
+            batch.funnel.redactions.update(counts)
+        batch.funnel.count_change("redact", before, batch.documents, time.perf_counter() - started)
+
+    def _sign(self, batch: Screened, segments: Segments, rows: np.ndarray) -> None:
+        """Hashes and signatures; these read the words as they were before redaction, which seldom matters."""
+        started = time.perf_counter()
+        batch.hashes = content_hashes(_texts(batch.documents))
+        batch.documents = with_column(batch.documents, "content_hash", pa.array(batch.hashes, pa.uint64()))
+        hashed = time.perf_counter()
+        batch.funnel.passes["exact_duplicates"].seconds += hashed - started
+        if self.domain.near_duplicates and self.domain.rules != "none":
+            batch.signatures = minhash(segments, self.config.near_duplicates, self.seed, rows)
+            batch.funnel.passes["near_duplicates"].seconds += time.perf_counter() - hashed
+
+
+def _texts(documents: pa.RecordBatch) -> pa.LargeStringArray:
+    return documents.column("text")
+
+
+def _drop(batch: Screened, pass_name: str, keep: np.ndarray, reasons: list[str | None], started: float) -> None:
+    """Counts what a pass, begun at `started`, made of a batch, and leaves what it kept."""
+    batch.funnel.count_pass(pass_name, batch.documents, keep, reasons, time.perf_counter() - started)
+    if keep.all():
+        return
+    gone = batch.documents.filter(pa.array(~keep))
+    named = [reasons[row] or pass_name for row in np.flatnonzero(~keep)]
+    batch.dropped.add(gone, pass_name, named, content_hashes(_texts(gone)))
+    batch.documents = batch.documents.filter(pa.array(keep))

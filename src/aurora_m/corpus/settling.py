@@ -1,0 +1,142 @@
+"""The survivors of the first reading, and the second: duplicates out, the held-out part aside, parquet written."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from .config import HeldoutConfig
+from .dedup import EXACT, NEAR, REASONS, Duplicates
+from .documents import DOCUMENT_SCHEMA, DocumentWriter, with_column
+from .funnel import DroppedSample, Funnel
+from .heldout import choose_heldout
+from .screening import Screened
+
+_DROPPED_SCHEMA = pa.schema(
+    [
+        *DOCUMENT_SCHEMA,
+        pa.field("drop_pass", pa.string(), nullable=False),
+        pa.field("drop_reason", pa.string(), nullable=False),
+        pa.field("duplicate_of", pa.string()),
+    ]
+)
+
+
+class Survivors:
+    """The documents of a domain that are left after the first reading, in a temporary file, with their counts.
+
+    `first` is the number of the first of them in the index of duplicates.
+    """
+
+    def __init__(self, path: Path, first: int, dropped_sample: int) -> None:
+        self.path, self.first, self.documents = path, first, 0
+        self.funnel = Funnel()
+        self.dropped = DroppedSample(dropped_sample)
+        self._ends: list[int] = []  # documents up to the end of every batch
+        self._writer: pa.ipc.RecordBatchFileWriter | None = None
+
+    def add(self, screened: Screened) -> None:
+        """Takes over a batch; in the order of reading."""
+        self.funnel.add(screened.funnel)
+        self.dropped.merge(screened.dropped)
+        documents = screened.documents
+        if not documents.num_rows:
+            return
+        if self._writer is None:
+            options = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
+            self._writer = pa.ipc.new_file(str(self.path), documents.schema, options=options)
+        self._writer.write_batch(documents)  # pyright: ignore[reportOptionalMemberAccess]
+        self.documents += documents.num_rows
+        self._ends.append(self.documents)
+
+    def batches(self, column: str | None = None) -> Iterator[pa.RecordBatch]:
+        """All survivors, in batches as they came; one column of them only where it is named."""
+        with self._open(column) as reader:
+            for number in range(reader.num_record_batches):
+                yield reader.get_batch(number)
+
+    def hashes(self) -> np.ndarray:
+        """The content hashes of all survivors, uint64[documents]."""
+        return np.concatenate([batch.column(0).to_numpy() for batch in self.batches("content_hash")])
+
+    def id_of(self, number: int) -> str:
+        """The id of a survivor by its number in the index of duplicates."""
+        row = number - self.first
+        batch = int(np.searchsorted(self._ends, row, side="right"))
+        start = self._ends[batch - 1] if batch else 0
+        with self._open("id") as reader:
+            return reader.get_batch(batch).column(0)[row - start].as_py()
+
+    @contextmanager
+    def _open(self, column: str | None) -> Iterator[pa.ipc.RecordBatchFileReader]:
+        with pa.memory_map(str(self.path)) as mapped:
+            schema = pa.ipc.open_file(mapped).schema
+            wanted = None if column is None else [schema.get_field_index(column)]
+            yield pa.ipc.open_file(mapped, options=pa.ipc.IpcReadOptions(included_fields=wanted, use_threads=False))
+
+    def __enter__(self) -> "Survivors":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+
+def settle(
+    survivors: Survivors, duplicates: Duplicates, heldout: HeldoutConfig, folder: Path, id_of: Callable[[int], str]
+) -> dict[str, dict[str, int]]:
+    """Writes a domain's train, heldout and dropped files to `folder`; returns documents and bytes of both splits."""
+    folder.mkdir()
+    numbers = slice(survivors.first, survivors.first + survivors.documents)
+    kinds, stays = duplicates.kind[numbers], duplicates.survivor[numbers]
+    held_out = choose_heldout(survivors.hashes(), duplicates.keep[numbers], heldout)
+    schema = next(survivors.batches()).schema
+    start = 0
+    with DocumentWriter(folder, "train", schema) as train, DocumentWriter(folder, "heldout", schema) as aside:
+        for batch in survivors.batches():
+            rows = slice(start, start + batch.num_rows)
+            start += batch.num_rows
+            _drop_duplicates(batch, kinds[rows], stays[rows], survivors.funnel, survivors.dropped)
+            kept = kinds[rows] == 0
+            survivors.funnel.count_sources(batch.filter(pa.array(kept)), "kept")
+            train.write(batch.filter(pa.array(kept & ~held_out[rows])))
+            aside.write(batch.filter(pa.array(held_out[rows])))
+    _write_dropped(survivors.dropped.frame(), folder / "dropped.parquet", id_of)
+    splits = {"train": train, "heldout": aside}
+    return {name: {"documents": split.documents, "bytes": split.bytes} for name, split in splits.items()}
+
+
+def _drop_duplicates(
+    batch: pa.RecordBatch, kinds: np.ndarray, stays: np.ndarray, funnel: Funnel, sample: DroppedSample
+) -> None:
+    """Counts the exact duplicates of a batch, then the near ones, and offers them to the sample."""
+    batch = with_column(batch, "_stays", pa.array(stays, pa.int64()))
+    for pass_name, kind in (("exact_duplicates", EXACT), ("near_duplicates", NEAR)):
+        keep, reason = kinds != kind, REASONS[kind]
+        funnel.count_pass(pass_name, batch, keep, [reason] * len(keep))
+        gone = batch.filter(pa.array(~keep))
+        sample.add(gone, pass_name, [str(reason)] * gone.num_rows, gone.column("content_hash").to_numpy())
+        batch, kinds = batch.filter(pa.array(keep)), kinds[keep]
+
+
+def _write_dropped(sample: pl.DataFrame, path: Path, id_of: Callable[[int], str]) -> None:
+    """Writes the sample of dropped documents, with what the passes knew of them."""
+    if sample.is_empty():
+        pq.write_table(_DROPPED_SCHEMA.empty_table(), path)
+        return
+    if "_stays" in sample.columns:
+        names = [None if number is None else id_of(number) for number in sample["_stays"].to_list()]
+        sample = sample.with_columns(pl.Series("duplicate_of", names, pl.String))
+    else:
+        sample = sample.with_columns(pl.lit(None, pl.String).alias("duplicate_of"))
+    more = [name for name in sample.columns if name not in _DROPPED_SCHEMA.names and not name.startswith("_")]
+    table = sample.select(*_DROPPED_SCHEMA.names, *more).to_arrow()
+    schema = pa.schema([*_DROPPED_SCHEMA, *(table.schema.field(name) for name in more)])
+    pq.write_table(table.cast(schema), path, compression="zstd")
