@@ -64,7 +64,13 @@ COUNTS = (
     _LONGEST_LINE,
 ) = range(len(COUNTS))
 
-_HAS_LETTER = 1
+# Bits of a line.
+HAS_LETTER = 1
+IS_BULLET = 2
+IS_PROSE = 4
+ENDS_SENTENCE = 8
+ENDS_IN_ELLIPSIS = 16
+
 _BLOCK_MASK = (1 << BLOCK_BITS) - 1
 _WORD_CLASSES = LETTER | MARK | DIGIT
 
@@ -78,7 +84,12 @@ _REPLACEMENT = 0xFFFD
 _LONGEST_HEADER = 16384
 
 
-@njit(nogil=True, cache=True)
+# Without numba's reference counts, which cost more, at every call and assignment of an array, than the work itself.
+# Kernels get all their arrays from outside and make none.
+kernel = njit(nogil=True, cache=True, _nrt=False)
+
+
+@kernel
 def _decode(data, i, end):
     """The code point at byte i and the byte after it; a damaged byte is a replacement character of its own."""
     lead = np.int64(data[i])
@@ -98,7 +109,7 @@ def _decode(data, i, end):
     return np.int64(_REPLACEMENT), i + 1
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _rule_ends(data, i, end):
     """The byte after the line of three hyphens that begins at i, or -1 where there is none."""
     if i + 3 > end or data[i] != 45 or data[i + 1] != 45 or data[i + 2] != 45:
@@ -111,7 +122,7 @@ def _rule_ends(data, i, end):
     return i + 1 if data[i] == 10 else -1
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _body_begins(data, begin, end):
     """The byte after a page's YAML header (lines between two rules of three hyphens); `begin` without one."""
     i = _rule_ends(data, begin, end)
@@ -128,13 +139,13 @@ def _body_begins(data, begin, end):
     return begin
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _fence_begins(data, i, end):
     """Whether a fence of code begins at byte i: three backticks or tildes."""
     return i + 2 < end and (data[i] == 96 or data[i] == 126) and data[i + 1] == data[i] and data[i + 2] == data[i]
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _mix(value):
     """Spreads a 64-bit value: every bit of the input moves half of the bits that come out."""
     value = (value ^ (value >> np.uint64(30))) * _MIX_1
@@ -142,176 +153,201 @@ def _mix(value):
     return value ^ (value >> np.uint64(31))
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _fold(sequence, item):
     """The hash of a sequence with one more item; the empty sequence is 0."""
     return _mix(sequence * _FOLD + item + np.uint64(1))
 
 
-@njit(nogil=True, cache=True)
-def segment(
-    data,
-    offsets,
-    block_of,
-    classes,
-    lower,
-    word_offsets,
-    word_start,
-    word_end,
-    word_hash,
-    word_characters,
-    line_offsets,
-    line_start,
-    line_end,
-    line_hash,
-    line_characters,
-    line_flags,
-    counts,
+@kernel
+def find_words(
+    data, offsets, block_of, classes, lower, word_offsets, word_start, word_end, word_hash, word_characters, counts
 ):
-    """Words and non-empty lines of every text after its YAML header, and its counts (COUNTS), in one reading.
+    """Words of every text after its YAML header, with bytes from the text's own start, and COUNTS of characters.
 
-    Starts and ends are bytes from the text's own start. The hash of a word is of its lower case, without joiners;
-    that of a line is of its characters between the outer spaces.
+    The hash of a word is of its lower case, without joiners.
     """
     words = 0
-    lines = 0
     for text in range(len(offsets) - 1):
-        begin = offsets[text]
-        end = offsets[text + 1]
+        begin, end = offsets[text], offsets[text + 1]
         word_offsets[text] = words
-        line_offsets[text] = lines
-        count = counts[text]
-
-        in_word = False
-        single = False
-        word_letters = 0
-        characters_of_word = 0
-        hash_of_word = _HASH_START
-
-        in_line = False
-        line_letters = 0
-        line_length = 0
-        characters_of_line = 0
-        hash_of_line = _HASH_START
-        bullet = False
-        prose = False
-        fenced = False
-        terminal = False
-        dots = 0
-
+        characters = letters = digits = spaces = hashes = ellipses = letter_words = letter_word_characters = 0
+        in_word = single = False
+        has_letter = length = word_stops = 0
+        value = _HASH_START
         i = _body_begins(data, begin, end)
         while i <= end:
-            if i < end:
-                code, following = _decode(data, i, end)
-            else:
-                # A line break after the last character closes what is open.
-                code, following = np.int64(10), end + 1
-            entry = classes[(np.int64(block_of[code >> BLOCK_BITS]) << BLOCK_BITS) | (code & _BLOCK_MASK)]
-            kind = np.int64(entry & np.uint32(0xFFFF))
-
-            # Words: a new one begins at a word character outside a word, and at every Han or kana character.
-            wordlike = kind & _WORD_CLASSES
-            if in_word and ((wordlike == 0 and kind & JOINER == 0) or kind & SINGLE or (single and kind & (LETTER | DIGIT))):
-                word_end[words] = i - begin
-                word_hash[words] = _mix(hash_of_word)
-                word_characters[words] = characters_of_word
-                count[_WORDS] += 1
-                if word_letters:
-                    count[_LETTER_WORDS] += 1
-                    count[_LETTER_WORD_CHARACTERS] += characters_of_word
+            # A line break after the last character ends the word that is open.
+            code = at = np.int64(data[i]) if i < end else np.int64(10)
+            following = i + 1
+            if code >= 0x80:
+                if 0xE0 <= code < 0xF0 and i + 2 < end:  # as _decode does; a call costs more than these shifts
+                    code = (
+                        ((code & 0x0F) << 12) | ((np.int64(data[i + 1]) & 0x3F) << 6) | (np.int64(data[i + 2]) & 0x3F)
+                    )
+                    following = i + 3
+                else:
+                    code, following = _decode(data, i, end)
+                at = (np.int64(block_of[code >> BLOCK_BITS]) << BLOCK_BITS) | (code & _BLOCK_MASK)
+            kind = np.int64(classes[at]) & 0xFFFF
+            characters += 1
+            # A word ends before what is in no word, and before and after every Han or kana character.
+            if in_word and (
+                kind & (_WORD_CLASSES | JOINER) == 0 or kind & SINGLE or (single and kind & (LETTER | DIGIT))
+            ):
+                word_end[words], word_hash[words], word_characters[words] = word_stops - begin, _mix(value), length
+                letter_words += has_letter
+                letter_word_characters += has_letter * length
                 words += 1
                 in_word = False
-            if wordlike:
+            if kind & _WORD_CLASSES:
                 if not in_word:
-                    in_word = True
-                    single = kind & SINGLE != 0
+                    in_word, single = True, kind & SINGLE != 0
                     word_start[words] = i - begin
-                    word_letters = 0
-                    characters_of_word = 0
-                    hash_of_word = _HASH_START
-                characters_of_word += 1
-                word_letters |= kind & LETTER
-                folded = code
-                if kind & CASED:
-                    folded += lower[(np.int64(block_of[code >> BLOCK_BITS]) << BLOCK_BITS) | (code & _BLOCK_MASK)]
-                hash_of_word = (hash_of_word ^ np.uint64(folded)) * _HASH_PRIME
-                if kind & DIGIT:
-                    count[_DIGITS] += 1
-                else:
-                    count[_LETTERS] += 1
-                    line_letters |= kind & LETTER
-
-            if code == 10:
-                if in_line:
-                    line_hash[lines] = _mix(line_hash[lines])
-                    line_flags[lines] = 1 if line_letters else 0
-                    if line_letters:
-                        count[_LINES] += 1
-                        count[_BULLET_LINES] += bullet
-                        count[_ELLIPSIS_LINES] += dots >= 3
-                        count[_PROSE_LINES] += prose
-                        count[_TERMINAL_LINES] += prose and terminal
-                    lines += 1
-                    in_line = False
-                    line_letters = 0
-                if i < end or line_length > 0:
-                    count[_ALL_LINES] += 1
-                count[_LONGEST_LINE] = max(count[_LONGEST_LINE], line_length)
-                line_length = 0
-                if i < end:
-                    count[_CHARACTERS] += 1
-                    count[_SPACES] += 1
-                i = following
-                continue
-
-            count[_CHARACTERS] += 1
-            line_length += 1
-            if kind & SPACE:
-                count[_SPACES] += 1
-                if in_line:
-                    characters_of_line += 1
-                    hash_of_line = (hash_of_line ^ np.uint64(code)) * _HASH_PRIME
-            else:
-                if not in_line:
-                    in_line = True
-                    line_start[lines] = i - begin
-                    characters_of_line = 0
-                    hash_of_line = _HASH_START
-                    terminal = False
-                    dots = 0
-                    # A hyphen or an asterisk makes a list item only before a space: "-1" and "*bold*" do not.
-                    before_space = following < end and (data[following] == 32 or data[following] == 9)
-                    bullet = kind & BULLET != 0 and (code >= 0x2022 or before_space)
-                    if _fence_begins(data, i, end):
-                        fenced = not fenced
-                    prose = not fenced and (kind & LETTER != 0 or (kind & OPENING != 0 and not before_space))
-                characters_of_line += 1
-                hash_of_line = (hash_of_line ^ np.uint64(code)) * _HASH_PRIME
-                line_end[lines] = following - begin
-                line_hash[lines] = hash_of_line
-                line_characters[lines] = characters_of_line
-                if kind & CLOSING == 0:
-                    terminal = kind & TERMINAL != 0
-                    if code == 46:
-                        dots += 1
-                    elif code == 0x2026:
-                        dots = 3
-                    else:
-                        dots = 0
-                if code == 35 and (i == begin or data[i - 1] != 35):
-                    count[_HASHES] += 1
-                elif code == 0x2026:
-                    count[_ELLIPSES] += 1
-                elif code == 46 and i - begin >= 2 and data[i - 1] == 46 and data[i - 2] == 46:
-                    # Three dots and more are one ellipsis, counted at the third.
-                    if i - begin == 2 or data[i - 3] != 46:
-                        count[_ELLIPSES] += 1
+                    has_letter = length = 0
+                    value = _HASH_START
+                length += 1
+                word_stops = following
+                has_letter |= kind & LETTER
+                digits += kind & DIGIT != 0
+                letters += kind & DIGIT == 0
+                value = (value ^ np.uint64(code + lower[at])) * _HASH_PRIME
+            elif kind & SPACE:
+                spaces += 1
+            elif code == 35 and (i == begin or data[i - 1] != 35):
+                hashes += 1
+            elif code == 0x2026 or (code == 46 and _third_dot(data, i, begin)):
+                ellipses += 1
             i = following
+        count = counts[text]
+        count[_CHARACTERS], count[_SPACES] = characters - 1, spaces - 1
+        count[_LETTERS], count[_DIGITS] = letters, digits
+        count[_HASHES], count[_ELLIPSES] = hashes, ellipses
+        count[_WORDS], count[_LETTER_WORDS] = words - word_offsets[text], letter_words
+        count[_LETTER_WORD_CHARACTERS] = letter_word_characters
     word_offsets[len(offsets) - 1] = words
+
+
+@kernel
+def _third_dot(data, i, begin):
+    """Whether the dot at i is the third of a row: three dots and more are one ellipsis."""
+    if i - begin < 2 or data[i - 1] != 46 or data[i - 2] != 46:
+        return False
+    return i - begin == 2 or data[i - 3] != 46
+
+
+@kernel
+def find_lines(
+    data, offsets, block_of, classes, line_offsets, line_start, line_end, line_hash, line_characters, line_flags, counts
+):
+    """Lines of every text after its YAML header that are not blank, without outer spaces, and COUNTS of lines.
+
+    Bytes are from the text's own start. The hash of a line is of its bytes.
+    """
+    lines = 0
+    for text in range(len(offsets) - 1):
+        begin, end = offsets[text], offsets[text + 1]
+        line_offsets[text] = lines
+        count = counts[text]
+        fenced = False
+        i = _body_begins(data, begin, end)
+        while i < end:
+            value = _HASH_START
+            characters = longest = 0
+            first = last = i
+            # Bytes up to the line break: the hash and the length without outer ASCII spaces.
+            while i < end and data[i] != 10:
+                longest += data[i] & 0xC0 != 0x80
+                i += 1
+            count[_ALL_LINES] += 1
+            count[_LONGEST_LINE] = max(count[_LONGEST_LINE], longest)
+            first, last = _trim(data, first, i, block_of, classes)
+            i += 1
+            if first == last:
+                continue
+            for at in range(first, last):
+                characters += data[at] & 0xC0 != 0x80
+                value = (value ^ np.uint64(data[at])) * _HASH_PRIME
+            line_start[lines], line_end[lines] = first - begin, last - begin
+            line_hash[lines], line_characters[lines] = _mix(value), characters
+            fenced ^= _fence_begins(data, first, last)
+            flags = _line_flags(data, first, last, fenced, block_of, classes)
+            line_flags[lines] = flags
+            lines += 1
+            if flags & HAS_LETTER:
+                count[_LINES] += 1
+                count[_BULLET_LINES] += flags & IS_BULLET != 0
+                count[_ELLIPSIS_LINES] += flags & ENDS_IN_ELLIPSIS != 0
+                count[_PROSE_LINES] += flags & IS_PROSE != 0
+                count[_TERMINAL_LINES] += flags & IS_PROSE != 0 and flags & ENDS_SENTENCE != 0
     line_offsets[len(offsets) - 1] = lines
 
 
-@njit(nogil=True, cache=True)
+@kernel
+def _class_of(code, block_of, classes):
+    return np.int64(classes[(np.int64(block_of[code >> BLOCK_BITS]) << BLOCK_BITS) | (code & _BLOCK_MASK)]) & 0xFFFF
+
+
+@kernel
+def _character_before(data, begin, end):
+    """Where the character begins whose last byte is before `end`."""
+    at = end - 1
+    while at > begin and at > end - 4 and data[at] & 0xC0 == 0x80:
+        at -= 1
+    return at
+
+
+@kernel
+def _trim(data, begin, end, block_of, classes):
+    """A span of bytes without the white space at its ends."""
+    while begin < end:
+        code, following = _decode(data, begin, end)
+        if _class_of(code, block_of, classes) & SPACE == 0:
+            break
+        begin = following
+    while begin < end:
+        at = _character_before(data, begin, end)
+        if _class_of(_decode(data, at, end)[0], block_of, classes) & SPACE == 0:
+            break
+        end = at
+    return begin, end
+
+
+@kernel
+def _line_flags(data, begin, end, fenced, block_of, classes):
+    """What kind of line a trimmed, non-empty line is: the bits HAS_LETTER to ENDS_IN_ELLIPSIS."""
+    flags = 0
+    at = begin
+    while at < end:
+        code, at = _decode(data, at, end)
+        if _class_of(code, block_of, classes) & LETTER:
+            flags |= HAS_LETTER
+            break
+
+    code, following = _decode(data, begin, end)
+    kind = _class_of(code, block_of, classes)
+    before_space = following < end and (data[following] == 32 or data[following] == 9)
+    # A hyphen or an asterisk makes a list item only before a space: "-1" and "*bold*" do not.
+    if kind & BULLET and (code >= 0x2022 or before_space):
+        flags |= IS_BULLET
+    if not fenced and (kind & LETTER or (kind & OPENING and not before_space)):
+        flags |= IS_PROSE
+
+    while begin < end:  # quotes, brackets and emphasis may follow the end of a sentence
+        at = _character_before(data, begin, end)
+        code = _decode(data, at, end)[0]
+        kind = _class_of(code, block_of, classes)
+        if kind & CLOSING == 0:
+            if kind & TERMINAL:
+                flags |= ENDS_SENTENCE
+            if code == 0x2026 or (code == 46 and at - begin >= 2 and data[at - 1] == 46 and data[at - 2] == 46):
+                flags |= ENDS_IN_ELLIPSIS
+            break
+        end = at
+    return flags
+
+
+@kernel
 def _slot(keys, stamps, mask, key, stamp):
     """Where a key lies, or may be put, in an open-addressing table; entries of another stamp count as empty."""
     slot = np.int64(key) & mask
@@ -320,9 +356,19 @@ def _slot(keys, stamps, mask, key, stamp):
     return slot
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def repetition(
-    word_offsets, word_hash, word_characters, line_offsets, line_hash, line_characters, line_flags, keys, stamps, tally, out
+    word_offsets,
+    word_hash,
+    word_characters,
+    line_offsets,
+    line_hash,
+    line_characters,
+    line_flags,
+    keys,
+    stamps,
+    tally,
+    out,
 ):
     """Of every text: characters in its most frequent word pair (times its count, 0 where none comes twice), lines
     that repeat an earlier one, and the characters of these. Only lines with a letter count.
@@ -360,7 +406,7 @@ def repetition(
             mask *= 2
         mask -= 1
         for line in range(first, last):
-            if line_flags[line] == 0:
+            if line_flags[line] & HAS_LETTER == 0:
                 continue
             slot = _slot(keys, stamps, mask, line_hash[line], stamp)
             if stamps[slot] == stamp:
@@ -370,7 +416,7 @@ def repetition(
             keys[slot] = line_hash[line]
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def phrase_key(hashes):
     """The key of a phrase of words, given their hashes."""
     key = np.uint64(0)
@@ -379,7 +425,7 @@ def phrase_key(hashes):
     return key
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def count_listed_words(word_offsets, word_hash, table_keys, table_kinds, out):
     """How many words of every text are in a list of phrases; read left to right, the longest phrase wins.
 
@@ -409,7 +455,7 @@ def count_listed_words(word_offsets, word_hash, table_keys, table_kinds, out):
         out[text] = listed
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def content_hash(data, offsets, block_of, classes, lower, out):
     """64-bit hash of every text in lower case, runs of white space as one space, none at the ends."""
     for text in range(len(offsets) - 1):
@@ -418,9 +464,16 @@ def content_hash(data, offsets, block_of, classes, lower, out):
         pending = False
         started = False
         while i < end:
-            code, i = _decode(data, i, end)
+            code = np.int64(data[i])
+            if code < 0x80:
+                i += 1
+            elif 0xE0 <= code < 0xF0 and i + 2 < end:
+                code = ((code & 0x0F) << 12) | ((np.int64(data[i + 1]) & 0x3F) << 6) | (np.int64(data[i + 2]) & 0x3F)
+                i += 3
+            else:
+                code, i = _decode(data, i, end)
             at = (np.int64(block_of[code >> BLOCK_BITS]) << BLOCK_BITS) | (code & _BLOCK_MASK)
-            kind = np.int64(classes[at] & np.uint32(0xFFFF))
+            kind = np.int64(classes[at]) & 0xFFFF
             if kind & SPACE:
                 pending = started
                 continue
@@ -434,7 +487,7 @@ def content_hash(data, offsets, block_of, classes, lower, out):
         out[text] = _mix(value)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def minhash(word_offsets, word_hash, documents, ngram, multipliers, addends, out):
     """MinHash signatures (len(documents), permutations), uint32, of the word n-grams of the documents named.
 
@@ -459,7 +512,7 @@ def minhash(word_offsets, word_hash, documents, ngram, multipliers, addends, out
                 signature[k] = min(signature[k], value)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def band_keys(signatures, rows, first_column, columns, out):
     """The 64-bit key of one band (`columns` columns from `first_column`) of the signatures in `rows`."""
     for position in range(len(rows)):
@@ -469,7 +522,7 @@ def band_keys(signatures, rows, first_column, columns, out):
         out[position] = key
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _root(parents, item):
     while parents[item] != item:
         parents[item] = parents[parents[item]]
@@ -477,7 +530,7 @@ def _root(parents, item):
     return item
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def join_similar(keys, order, signatures, rows, agreement, leaders, parents):
     """Joins, in `parents`, documents that share a band key and agree in at least `agreement` signature values.
 
@@ -512,7 +565,7 @@ def join_similar(keys, order, signatures, rows, agreement, leaders, parents):
         parents[document] = _root(parents, document)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _skip_to(data, i, end, limit, wanted):
     """The byte after the next `wanted` of this line, within `limit` bytes; i itself where there is none."""
     for at in range(i, min(end, i + limit)):
@@ -523,7 +576,7 @@ def _skip_to(data, i, end, limit, wanted):
     return i
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _copy_prose(data, i, end, skip_code, block_of, classes, out, scripts):
     """Copies letters and marks, other characters between them as one space; counts letters by script.
 
@@ -545,8 +598,14 @@ def _copy_prose(data, i, end, skip_code, block_of, classes, out, scripts):
                 while i < end and data[i] != 10:
                     i += 1
                 continue
-        code, following = _decode(data, i, end)
-        if code == 10:
+        code, following = np.int64(data[i]), i + 1
+        if code >= 0x80:
+            if 0xE0 <= code < 0xF0 and i + 2 < end:
+                code = ((code & 0x0F) << 12) | ((np.int64(data[i + 1]) & 0x3F) << 6) | (np.int64(data[i + 2]) & 0x3F)
+                following = i + 3
+            else:
+                code, following = _decode(data, i, end)
+        elif code == 10:
             line_begins = True
         entry = classes[(np.int64(block_of[code >> BLOCK_BITS]) << BLOCK_BITS) | (code & _BLOCK_MASK)]
         if entry & np.uint32(LETTER | MARK | JOINER) and not fenced:
@@ -578,7 +637,7 @@ def _copy_prose(data, i, end, skip_code, block_of, classes, out, scripts):
     return written
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def sample_prose(data, offsets, block_of, classes, enough, scratch, scripts, most, size, samples, sample_offsets):
     """Up to `most` samples of about `size` bytes from the prose of every text, evenly spread, cut between characters.
 
@@ -602,6 +661,8 @@ def sample_prose(data, offsets, block_of, classes, enough, scratch, scripts, mos
                     at += 1
                 while stop < length and scratch[stop] & 0xC0 == 0x80:
                     stop += 1
-                samples[filled : filled + stop - at] = scratch[at:stop]
-                filled += stop - at
+                while at < stop:
+                    samples[filled] = scratch[at]
+                    filled += 1
+                    at += 1
             sample_offsets[text * most + number + 1] = filled

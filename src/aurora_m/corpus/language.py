@@ -36,7 +36,8 @@ def language_pass(texts: pa.LargeStringArray, lang: str) -> tuple[np.ndarray, li
     scripts, samples = _sample(texts)
     expected = _expected_shares(scripts, load_language(lang))
     verdicts = [
-        _judge(samples[SAMPLES * i : SAMPLES * (i + 1)], scripts[i], float(expected[i]), lang) for i in range(len(scripts))
+        _judge(samples[SAMPLES * i : SAMPLES * (i + 1)], scripts[i], float(expected[i]), lang)
+        for i in range(len(scripts))
     ]
     reasons = [reason for reason, _ in verdicts]
     keep = np.array([reason is None for reason in reasons], bool)

@@ -32,7 +32,7 @@ class Segments:
     line_end: np.ndarray
     line_hash: np.ndarray
     line_characters: np.ndarray
-    line_has_letter: np.ndarray
+    line_flags: np.ndarray
     counts: np.ndarray
 
     def __len__(self) -> int:
@@ -46,14 +46,15 @@ class Segments:
 def segment(texts: pa.LargeStringArray | pa.ChunkedArray) -> Segments:
     """Words, lines and counts of texts, in one reading. Nulls count as empty texts."""
     data, offsets = text_buffers(texts)
-    n = len(offsets) - 1
+    n, tables = len(offsets) - 1, unicode_tables()
     # The shortest word, and the shortest line, take two bytes with what ends them, but for the last of a text.
     most = (int(offsets[-1] - offsets[0]) + n) // 2 + 1
     words = [np.empty(most, dtype) for dtype in (np.int32, np.int32, np.uint64, np.int32)]
     lines = [np.empty(most, dtype) for dtype in (np.int32, np.int32, np.uint64, np.int32, np.uint8)]
     word_offsets, line_offsets = np.zeros(n + 1, np.int64), np.zeros(n + 1, np.int64)
     counts = np.zeros((n, len(kernels.COUNTS)), np.int64)
-    kernels.segment(data, offsets, *unicode_tables(), word_offsets, *words, line_offsets, *lines, counts)
+    kernels.find_words(data, offsets, *tables, word_offsets, *words, counts)
+    kernels.find_lines(data, offsets, tables.block_of, tables.classes, line_offsets, *lines, counts)
     words = [column[: word_offsets[-1]] for column in words]
     lines = [column[: line_offsets[-1]] for column in lines]
     return Segments(word_offsets, *words, line_offsets, *lines, counts)

@@ -1,0 +1,213 @@
+"""What personal data looks like: the forms of keys, e-mail, IP addresses, phone numbers, and authors in page headers.
+
+`privacy.py` looks for these. National phone forms and words for "version" come from the language files.
+"""
+
+import ipaddress
+import re
+from collections import Counter
+from collections.abc import Callable
+from functools import lru_cache
+from math import log2
+from typing import NamedTuple
+
+from .language_settings import LanguageSettings
+
+
+class Rule(NamedTuple):
+    """One form of one kind of personal data; a group `span` of the pattern is what is replaced, else all of it."""
+
+    kind: str
+    candidate: str
+    """Rust regular expression; wherever `pattern` matches, this does too."""
+    pattern: re.Pattern[str]
+    accepts: Callable[[re.Match[str]], bool] = lambda match: True
+    literal: str = ""
+    """What every match holds, and within one line: other lines need not be read."""
+    header_only: bool = False
+
+
+def rules_for(settings: LanguageSettings | None) -> list[Rule]:
+    """All rules, in the order of searching: a key may hold what looks like an address or a number.
+
+    Args:
+        settings: the language's, for its phone forms and version words; None knows international forms only.
+    """
+    if settings is None:
+        return _rules((), ())
+    return _rules(tuple(settings.phone_patterns), tuple(settings.version_words))
+
+
+@lru_cache(maxsize=64)
+def _rules(phone_forms: tuple[str, ...], version_words: tuple[str, ...]) -> list[Rule]:
+    phone_rules = [_phone_rule(form) for form in (_INTERNATIONAL, *phone_forms)]
+    return [*_KEY_RULES, _EMAIL_RULE, *_address_rules(version_words), *phone_rules, _AUTHOR_RULE]
+
+
+# Keys and tokens -----------------------------------------------------------------------------------------------------
+
+# Forms that their makers publish, so that leaks can be found.
+_TOKEN = (
+    r"(?:AKIA|ASIA)[A-Z0-9]{16}|gh[pousr]_[A-Za-z0-9]{36}|github_pat_[A-Za-z0-9_]{40}|glpat-[A-Za-z0-9_-]{20}"
+    r"|xox[abposr]-[A-Za-z0-9-]{20}|AIza[A-Za-z0-9_-]{35}|sk-(?:proj-|ant-)?[A-Za-z0-9_-]{32}|[rs]k_live_[A-Za-z0-9]{16}"
+    r"|hf_[A-Za-z0-9]{30}|eyJ[A-Za-z0-9_-]{10,2000}\.eyJ[A-Za-z0-9_-]{10,4000}\.[A-Za-z0-9_-]{10}"
+)
+_PRIVATE_KEY = r"-----BEGIN (?:[A-Z]+ ){0,2}PRIVATE KEY(?: BLOCK)?-----"
+_SECRET = (
+    r"(?:api[_-]?key|access[_-]?key|account[_-]?key|secret|token|passw(?:or)?d|pwd)[\"'`]?[ \t]*[:=][ \t]*[\"'`]?"
+    r"[A-Za-z0-9+/_=-]{20}"
+)
+
+
+def _is_secret(match: re.Match[str]) -> bool:
+    value = match["span"]
+    digits = sum(character.isdigit() for character in value)
+    if digits < 3 or digits > len(value) - 3:
+        return False
+    shares = [count / len(value) for count in Counter(value).values()]
+    # Bits per character: names joined by underscores stay under 3.5, random hexadecimal digits come near 4.
+    return -sum(share * log2(share) for share in shares) > 3.3
+
+
+_KEY_RULES = [
+    # A key whose end is missing (cut documents) goes with the lines of base64 that follow.
+    Rule(
+        "key",
+        _PRIVATE_KEY,
+        re.compile(
+            _PRIVATE_KEY + r"(?:(?!-----BEGIN)[\s\S]){0,20000}?-----END (?:[A-Z]+ ){0,2}PRIVATE KEY(?: BLOCK)?-----"
+            "|" + _PRIVATE_KEY + r"(?:\s{1,8}[A-Za-z0-9+/=]{40,80})*"
+        ),
+    ),
+    Rule("key", _TOKEN, re.compile(rf"(?<![A-Za-z0-9_-])(?:{_TOKEN})[A-Za-z0-9_-]*")),
+    Rule(
+        "key",
+        f"(?i:{_SECRET})",
+        re.compile(_SECRET.replace("[A-Za-z0-9+/_=-]{20}", "(?P<span>[A-Za-z0-9+/_=-]{20,512})"), re.IGNORECASE),
+        _is_secret,
+    ),
+]
+
+# E-mail --------------------------------------------------------------------------------------------------------------
+
+_EMAIL = r"[A-Za-z0-9._%+-]{1,64}@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,62}[A-Za-z0-9])?\.){1,8}"
+_FILE_ENDINGS = frozenset("png jpg jpeg gif svg webp ico css js mjs ts json html htm".split())
+
+
+def _is_email(match: re.Match[str]) -> bool:
+    local, _, domain = match[0].rpartition("@")
+    ending = domain.rpartition(".")[2]
+    # image@2x.png is a picture, git@host the address of a repository, value@OData.FormattedValue a name in a program.
+    return local.lower() != "git" and ending.lower() not in _FILE_ENDINGS and (ending.islower() or ending.isupper())
+
+
+_EMAIL_RULE = Rule(
+    "email",
+    r"[A-Za-z0-9._%+-]@[A-Za-z0-9][A-Za-z0-9.-]*\.[A-Za-z]{2}",
+    re.compile(rf"(?<![A-Za-z0-9._%+@-]){_EMAIL}[A-Za-z]{{2,24}}(?![A-Za-z0-9_]|-[A-Za-z0-9]|\.[A-Za-z])", re.ASCII),
+    _is_email,
+    literal="@",
+)
+
+# IP addresses --------------------------------------------------------------------------------------------------------
+
+_VERSION_WORDS = ("version", "ver", "v", "release", "rev", "build")
+_LARGEST_VERSION = 25
+_ADDRESS_BEFORE = re.compile(
+    r"://|@|\b(?:ipv?4?|host|address|addr|inet|server|client|remote|dns|from|ping)\b|(?<![a-z])ip(?![a-z])", re.I
+)
+_PORT_AFTER = re.compile(r"[:/]\d")
+# Addresses that say nothing about anybody: this host, private networks, link-local, multicast and reserved ones.
+_IMPERSONAL = [
+    ipaddress.ip_network(network)
+    for network in (
+        "0.0.0.0/8 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 192.168.0.0/16 224.0.0.0/3 "
+        "::/64 fc00::/7 fe80::/10 ff00::/8"
+    ).split()
+]
+_IPV4 = r"\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}"
+_IPV6 = r"[0-9A-Fa-f]{1,4}:[0-9A-Fa-f:.]{2,40}"
+
+
+def _is_personal_address(text: str) -> bool:
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return not any(address.version == network.version and address in network for network in _IMPERSONAL)
+
+
+def _address_rules(version_words: tuple[str, ...]) -> list[Rule]:
+    words = "|".join(
+        ("(?<![A-Za-z])" if word[0].isascii() else "") + re.escape(word) for word in (*_VERSION_WORDS, *version_words)
+    )
+    # "version 1.2.3.4", and also the second of "versions 1.2.3.4 and 1.2.3.5".
+    version_before = re.compile(
+        rf"(?:{words})s?[^\w\n]{{0,4}}(?:[\d.]+[^\w\n]{{1,3}}(?:\w{{1,4}}[^\w\n]{{1,3}})?)*$", re.I
+    )
+    version_after = re.compile(rf"[^\w\n]{{0,4}}(?:{words})", re.I)
+
+    def is_ipv4(match: re.Match[str]) -> bool:
+        octets = [int(octet) for octet in match[0].split(".")]
+        # 1.2.3.4 is a section or a version far more often than an address.
+        if max(octets) <= _LARGEST_VERSION or not _is_personal_address(match[0]):
+            return False
+        text, begin, end = match.string, match.start(), match.end()
+        before = text[max(text.rfind("\n", 0, begin) + 1, begin - 60) : begin]
+        if version_before.search(before) or version_after.match(text, end, end + 20):
+            return False
+        # So is 4.46.0.60, unless something says that it is an address.
+        return octets[0] > 9 or bool(_ADDRESS_BEFORE.search(before) or _PORT_AFTER.match(text, end))
+
+    def is_ipv6(match: re.Match[str]) -> bool:
+        # "std::deque" and "a::b" of programs parse as addresses of one or two groups.
+        return len([group for group in match[0].split(":") if group]) >= 4 and _is_personal_address(match[0])
+
+    # Not in 1.2.3.4.5, lib-1.2.3.4, @1.2.3.4, ==1.2.3.4, path/1.2.3.4; but in http://1.2.3.4.
+    apart = r"(?<![\w.@^~-])(?<![=<>~!]=)(?<!~> )(?<![^/]/)"
+    return [
+        Rule("ip", _IPV4, re.compile(rf"{apart}{_IPV4}(?!\w|\.\d|-[A-Za-z])", re.ASCII), is_ipv4),
+        Rule(
+            "ip",
+            r"[0-9A-Fa-f]{1,4}:[0-9A-Fa-f:]*:[0-9A-Fa-f]{1,4}",
+            re.compile(r"(?<![\w:.])[0-9A-Fa-f]{1,4}:[0-9A-Fa-f:]{2,40}(?<!:)(?![\w:])", re.ASCII),
+            is_ipv6,
+        ),
+    ]
+
+
+# Phone numbers -------------------------------------------------------------------------------------------------------
+
+_INTERNATIONAL = r"\+[1-9]\d{0,2}[ .-]?(?:\(\d{1,4}\)[ .-]?)?\d(?:[ .-]?\d){5,12}"
+
+
+# The same on either side of every form: no part of a longer number, word, address or version.
+_NUMBER_BEGINS = r"(?<![A-Za-z_.+/=&#%-])(?:(?<!\d)|(?=[+(]))"
+_NUMBER_ENDS = r"(?![\dA-Za-z_%]|[.,:-]\d)"
+
+
+def _is_phone(match: re.Match[str]) -> bool:
+    span = match["span"]
+    digits = sum(character.isdigit() for character in span)
+    # +999999999 is a number of a program; written in one run, a phone number with its country's has ten digits or more.
+    return 8 <= digits <= 15 and (digits >= 10 or digits < len(span) - 1 or span[0] != "+")
+
+
+def _phone_rule(form: str) -> Rule:
+    """The rule for one form. Where the form has a group `number`, what stands before it is context."""
+    if "(?P<number>" in form:
+        pattern = form.replace("(?P<number>", "(?P<span>") + _NUMBER_ENDS
+    else:
+        pattern = f"{_NUMBER_BEGINS}(?P<span>{form}){_NUMBER_ENDS}"
+    return Rule("phone", form, re.compile(pattern), _is_phone)
+
+
+# Authors in page headers ---------------------------------------------------------------------------------------------
+
+_AUTHOR_FIELDS = r"(?:author|ms\.author|manager|ms\.manager|reviewer|ms\.reviewer|editor)"
+_AUTHOR_RULE = Rule(
+    "author",
+    rf"(?i)\A---[ \t]*\n(?:.*\n)*?{_AUTHOR_FIELDS}[ \t]*:[ \t]*\S",
+    re.compile(rf"^{_AUTHOR_FIELDS}[ \t]*:[ \t]*(?P<span>(?!<AUTHOR>)(?!''|\"\")\S.*?)[ \t]*$", re.I | re.M),
+    header_only=True,
+)
