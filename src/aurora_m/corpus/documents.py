@@ -27,7 +27,8 @@ _FILE_BYTES = 512_000_000
 
 def byte_lengths(texts: pa.Array) -> np.ndarray:
     """UTF-8 bytes of every text, int64[n]; -1 for null."""
-    return pc.binary_length(texts).cast(pa.int64()).fill_null(-1).to_numpy(zero_copy_only=False)
+    lengths = pc.binary_length(texts)  # pyright: ignore[reportAttributeAccessIssue]
+    return lengths.cast(pa.int64()).fill_null(-1).to_numpy(zero_copy_only=False)
 
 
 def text_bytes(documents: pa.RecordBatch) -> int:

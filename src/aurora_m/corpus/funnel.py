@@ -1,6 +1,7 @@
 """What became of the documents: counts by pass, reason, source and licence, and a sample of what was dropped."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,7 +46,12 @@ class Funnel:
     redactions: Counter = field(default_factory=Counter)
 
     def count_pass(
-        self, name: str, documents: pa.RecordBatch, keep: np.ndarray, reasons: list[str | None], seconds: float = 0.0
+        self,
+        name: str,
+        documents: pa.RecordBatch,
+        keep: np.ndarray,
+        reasons: Sequence[str | None],
+        seconds: float = 0.0,
     ) -> None:
         """Counts one pass over a batch: keep bool[n], reasons of those not kept."""
         sizes = byte_lengths(documents.column("text"))

@@ -41,7 +41,6 @@ def _where(series: pl.Series, pattern: str, change) -> pl.Series:
     matches = series.str.contains(pattern)
     if not matches.any():
         return series
-    changed = pc.replace_with_mask(
-        series.to_arrow().cast(pa.large_string()), matches.to_arrow(), change(series.filter(matches)).to_arrow()
-    )
+    everything, parts = series.to_arrow().cast(pa.large_string()), change(series.filter(matches)).to_arrow()
+    changed = pc.replace_with_mask(everything, matches.to_arrow(), parts)  # pyright: ignore[reportAttributeAccessIssue]
     return pl.Series(pl.from_arrow(changed))

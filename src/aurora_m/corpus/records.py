@@ -246,7 +246,7 @@ def documents_from_columns(columns: dict[str, pa.Array], numbers: np.ndarray, pl
 def _bounded(column: pa.Array) -> pa.Array:
     """A label column as plain strings of bounded length."""
     if len(column) and byte_lengths(column).max() > _MOST_LABEL_CHARACTERS:
-        column = pc.utf8_slice_codeunits(column, 0, _MOST_LABEL_CHARACTERS)
+        column = pc.utf8_slice_codeunits(column, 0, _MOST_LABEL_CHARACTERS)  # pyright: ignore[reportAttributeAccessIssue]
     return column.cast(pa.string())
 
 
@@ -255,7 +255,8 @@ def _filled(column: pa.Array, values: Callable[[np.ndarray], list]) -> pa.Array:
     missing = byte_lengths(column) <= 0
     if not missing.any():
         return column
-    return pc.replace_with_mask(column, pa.array(missing), pa.array(values(np.flatnonzero(missing)), pa.string()))
+    given = pa.array(values(np.flatnonzero(missing)), pa.string())
+    return pc.replace_with_mask(column, pa.array(missing), given)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _meta(columns: dict[str, pa.Array], n: int) -> pa.Array:

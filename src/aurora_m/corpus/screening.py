@@ -1,6 +1,7 @@
 """One batch of one domain through the passes that look at a document by itself. Runs in many threads at once."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -109,7 +110,7 @@ def _texts(documents: pa.RecordBatch) -> pa.LargeStringArray:
     return documents.column("text")
 
 
-def _drop(batch: Screened, pass_name: str, keep: np.ndarray, reasons: list[str | None], started: float) -> None:
+def _drop(batch: Screened, pass_name: str, keep: np.ndarray, reasons: Sequence[str | None], started: float) -> None:
     """Counts what a pass, begun at `started`, made of a batch, and leaves what it kept."""
     batch.funnel.count_pass(pass_name, batch.documents, keep, reasons, time.perf_counter() - started)
     if keep.all():

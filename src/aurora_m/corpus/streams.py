@@ -1,6 +1,6 @@
 """Files as bounded blocks: decompression that cannot run away, lines that cannot fill the memory."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, cast
@@ -58,7 +58,7 @@ class LineBlock:
     compressed_bytes: int = 0
 
 
-def line_blocks(file: SourceFile, max_line_bytes: int) -> Iterator[LineBlock]:
+def line_blocks(file: SourceFile, max_line_bytes: int) -> Generator[LineBlock, None, None]:
     """The lines of a file (plain, .gz or .zst) in blocks of a few megabytes, whole lines each.
 
     A line longer than `max_line_bytes` is passed over without being held in memory, and its size reported.
