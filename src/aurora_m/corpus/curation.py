@@ -137,6 +137,7 @@ class _Reading:
     def _account(self, source: Source, parsed: Parsed) -> None:
         self.read_bytes += parsed.read_bytes
         count = self.survivors.funnel.passes["read"]
+        count.seconds += parsed.seconds
         for reason, (records, size) in parsed.rejected.items():
             count.drop(reason, records, size)
             count.documents_in += records

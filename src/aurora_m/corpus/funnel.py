@@ -50,10 +50,10 @@ class Funnel:
         name: str,
         documents: pa.RecordBatch,
         keep: np.ndarray,
-        reasons: Sequence[str | None],
+        reasons: Sequence[str | None] = (),
         seconds: float = 0.0,
     ) -> None:
-        """Counts one pass over a batch: keep bool[n], reasons of those not kept."""
+        """Counts one pass over a batch: keep bool[n], and the reasons (n) where some are not kept."""
         sizes = byte_lengths(documents.column("text"))
         count = self.passes[name]
         count.documents_in += len(sizes)
@@ -61,7 +61,7 @@ class Funnel:
         count.documents_out += int(keep.sum())
         count.bytes_out += int(sizes[keep].sum())
         count.seconds += seconds
-        for row in np.flatnonzero(~keep):
+        for row in np.flatnonzero(~keep).tolist():
             count.drop(reasons[row] or name, 1, int(sizes[row]))
 
     def count_change(self, name: str, before: pa.RecordBatch, after: pa.RecordBatch, seconds: float) -> None:

@@ -32,6 +32,7 @@ class Parsed:
     hint: str = ""
     """What may help whoever wonders why nothing came out: the fields seen, the template's complaint."""
     read_bytes: int = 0
+    seconds: float = 0.0
 
     def reject(self, reason: str, size: int, records: int = 1) -> None:
         """Counts records as rejected."""

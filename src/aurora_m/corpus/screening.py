@@ -41,7 +41,7 @@ class Screen:
     def __call__(self, documents: pa.RecordBatch) -> Screened:
         """Reads, normalises, judges and redacts a batch."""
         batch = Screened(documents, Funnel(), DroppedSample(self.config.dropped_sample))
-        batch.funnel.count_pass("read", documents, np.ones(documents.num_rows, bool), [])
+        batch.funnel.count_pass("read", documents, np.ones(documents.num_rows, bool))
         batch.funnel.count_sources(documents, "in")
         self._normalise(batch)
         self._check_language(batch)
@@ -116,6 +116,6 @@ def _drop(batch: Screened, pass_name: str, keep: np.ndarray, reasons: Sequence[s
     if keep.all():
         return
     gone = batch.documents.filter(pa.array(~keep))
-    named = [reasons[row] or pass_name for row in np.flatnonzero(~keep)]
+    named = [reasons[row] or pass_name for row in np.flatnonzero(~keep).tolist()]
     batch.dropped.add(gone, pass_name, named, content_hashes(_texts(gone)))
     batch.documents = batch.documents.filter(pa.array(keep))

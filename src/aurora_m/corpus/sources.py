@@ -1,6 +1,7 @@
 """Documents out of a source, whatever its kind: pieces of files, read side by side, in order."""
 
 import json
+import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
@@ -45,7 +46,7 @@ class Source:
         Raises:
             DataError: a file is damaged.
         """
-        pieces = in_order(lambda piece: piece(), self._pieces())
+        pieces = in_order(_timed, self._pieces())
         return _limited(pieces, self.config.limit_documents, self.config.limit_bytes)
 
     def _pieces(self) -> Iterator[Piece]:
@@ -79,6 +80,13 @@ def open_source(source: SourceConfig, domain_name: str, domain: DomainConfig, co
     except OSError as error:
         raise DataError(f"domain {domain_name!r}, source {name!r}: {source.path} cannot be read: {error}") from None
     return Source(source, make_form(source, name, domain_name, domain.lang, config), files, config.max_line_bytes)
+
+
+def _timed(piece: Piece) -> Parsed:
+    started = time.perf_counter()
+    parsed = piece()
+    parsed.seconds = time.perf_counter() - started
+    return parsed
 
 
 def _limited(pieces: Iterable[Parsed], most_documents: int | None, most_bytes: int | None) -> Iterator[Parsed]:
