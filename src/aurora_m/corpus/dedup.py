@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from . import kernels
+from . import kernels, sequences
 from .config import NearDuplicateConfig
 from .segments import Segments, text_buffers
 from .unicode_tables import unicode_tables
@@ -45,7 +45,7 @@ def minhash(
     multipliers, addends = _permutations(config.bands * config.rows, seed)
     out = np.empty((len(documents), len(multipliers)), np.uint32)
     wanted = np.ascontiguousarray(documents, np.int64)
-    kernels.minhash(segments.word_offsets, segments.word_hash, wanted, config.ngram, multipliers, addends, out)
+    sequences.minhash(segments.word_offsets, segments.word_hash, wanted, config.ngram, multipliers, addends, out)
     return out
 
 
@@ -81,7 +81,7 @@ class DuplicateIndex:
     def __init__(self, config: NearDuplicateConfig) -> None:
         self.config = config
         self._ranks: list[np.ndarray] = []
-        self._ids: list[pa.Array] = []
+        self._ids: list[pl.Series] = []
         self._hashes: list[np.ndarray] = []
         self._signatures: list[np.ndarray] = []
         self._rows: list[np.ndarray] = []
@@ -107,8 +107,6 @@ class DuplicateIndex:
             signatures: uint32 (n, bands * rows) of `minhash`; None takes the batch out of the near-duplicate check.
         """
         first, n = self._documents, len(hashes)
-        ids = ids.combine_chunks() if isinstance(ids, pa.ChunkedArray) else ids
-        ids = (ids if isinstance(ids, pa.Array) else pa.array(ids, pa.large_string())).cast(pa.large_string())
         rows = np.full(n, -1, np.int64)
         if signatures is not None:
             # A document without words has no shingles; all such would be alike.
@@ -117,7 +115,7 @@ class DuplicateIndex:
             self._signatures.append(signatures[signed])
             self._signed += len(signed)
         self._ranks.append(np.full(n, domain_rank, np.int32))
-        self._ids.append(ids)
+        self._ids.append(pl.Series(ids, dtype=pl.String))
         self._hashes.append(np.asarray(hashes, np.uint64))
         self._rows.append(rows)
         self._documents += n
@@ -143,9 +141,9 @@ class DuplicateIndex:
 
     def _precedence(self, hashes: np.ndarray) -> np.ndarray:
         """All documents, those that stay before those that go."""
-        columns = {"rank": np.concatenate(self._ranks), "id": pa.chunked_array(self._ids), "hash": hashes}
-        keys = [("rank", "ascending"), ("id", "ascending"), ("hash", "ascending")]
-        return pc.sort_indices(pa.table(columns), sort_keys=keys).to_numpy().astype(np.int64)
+        columns = {"rank": np.concatenate(self._ranks), "id": pl.concat(self._ids), "hash": hashes}
+        order = pl.DataFrame(columns).select(pl.arg_sort_by("rank", "id", "hash", maintain_order=True))
+        return order.to_series().to_numpy().astype(np.int64)
 
     def _mark_near(self, documents: np.ndarray, kind: np.ndarray, survivor: np.ndarray) -> None:
         rows = np.concatenate(self._rows)[documents]
@@ -160,9 +158,9 @@ class DuplicateIndex:
         agreement = int(np.ceil(config.threshold * config.bands * config.rows - 1e-9))
         leaders = np.empty(_MOST_LEADERS, np.int64)
         for band in range(config.bands):
-            kernels.band_keys(signatures, rows, band * config.rows, config.rows, keys)
+            sequences.band_keys(signatures, rows, band * config.rows, config.rows, keys)
             by_key = np.argsort(keys, kind="stable")
-            kernels.join_similar(keys, by_key, signatures, rows, agreement, leaders, parents)
+            sequences.join_similar(keys, by_key, signatures, rows, agreement, leaders, parents)
         near = parents != np.arange(len(documents))
         kind[documents[near]] = NEAR
         survivor[documents] = documents[parents]

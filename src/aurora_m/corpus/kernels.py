@@ -3,13 +3,12 @@
 Texts come as Arrow keeps them: `data`, the bytes of all texts, and `offsets` (int64, n + 1), text i being
 `data[offsets[i]:offsets[i + 1]]`. Kernels release the GIL and never read past the end of a text, whatever its bytes.
 They are called from the modules beside this one, which always hand over arrays of the same types: one specialisation
-each, compiled on the first call and kept in numba's cache. All helpers live in this file, because that cache knows
-only the age of the file a kernel is in.
+each, compiled on the first call and kept in numba's cache.
 """
 
 import numpy as np
-from numba import njit
 
+from .hashing import HASH_PRIME, HASH_START, kernel, mix
 from .unicode_tables import (
     BLOCK_BITS,
     BULLET,
@@ -74,19 +73,8 @@ ENDS_IN_ELLIPSIS = 16
 _BLOCK_MASK = (1 << BLOCK_BITS) - 1
 _WORD_CLASSES = LETTER | MARK | DIGIT
 
-# FNV-1a's offset and prime; the finaliser's constants are those of splitmix64 (Steele et al. 2014).
-_HASH_START = np.uint64(0xCBF29CE484222325)
-_HASH_PRIME = np.uint64(0x100000001B3)
-_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
-_MIX_2 = np.uint64(0x94D049BB133111EB)
-_FOLD = np.uint64(0x9E3779B97F4A7C15)
 _REPLACEMENT = 0xFFFD
 _LONGEST_HEADER = 16384
-
-
-# Without numba's reference counts, which cost more, at every call and assignment of an array, than the work itself.
-# Kernels get all their arrays from outside and make none.
-kernel = njit(nogil=True, cache=True, _nrt=False)
 
 
 @kernel
@@ -146,22 +134,8 @@ def _fence_begins(data, i, end):
 
 
 @kernel
-def _mix(value):
-    """Spreads a 64-bit value: every bit of the input moves half of the bits that come out."""
-    value = (value ^ (value >> np.uint64(30))) * _MIX_1
-    value = (value ^ (value >> np.uint64(27))) * _MIX_2
-    return value ^ (value >> np.uint64(31))
-
-
-@kernel
-def _fold(sequence, item):
-    """The hash of a sequence with one more item; the empty sequence is 0."""
-    return _mix(sequence * _FOLD + item + np.uint64(1))
-
-
-@kernel
 def find_words(
-    data, offsets, block_of, classes, lower, word_offsets, word_start, word_end, word_hash, word_characters, counts
+    data, offsets, block_of, classes, lower, counts, word_offsets, word_start, word_end, word_hash, word_characters
 ):
     """Words of every text after its YAML header, with bytes from the text's own start, and COUNTS of characters.
 
@@ -174,7 +148,7 @@ def find_words(
         characters = letters = digits = spaces = hashes = ellipses = letter_words = letter_word_characters = 0
         in_word = single = False
         has_letter = length = word_stops = 0
-        value = _HASH_START
+        value = HASH_START
         i = _body_begins(data, begin, end)
         while i <= end:
             # A line break after the last character ends the word that is open.
@@ -195,7 +169,7 @@ def find_words(
             if in_word and (
                 kind & (_WORD_CLASSES | JOINER) == 0 or kind & SINGLE or (single and kind & (LETTER | DIGIT))
             ):
-                word_end[words], word_hash[words], word_characters[words] = word_stops - begin, _mix(value), length
+                word_end[words], word_hash[words], word_characters[words] = word_stops - begin, mix(value), length
                 letter_words += has_letter
                 letter_word_characters += has_letter * length
                 words += 1
@@ -205,13 +179,13 @@ def find_words(
                     in_word, single = True, kind & SINGLE != 0
                     word_start[words] = i - begin
                     has_letter = length = 0
-                    value = _HASH_START
+                    value = HASH_START
                 length += 1
                 word_stops = following
                 has_letter |= kind & LETTER
                 digits += kind & DIGIT != 0
                 letters += kind & DIGIT == 0
-                value = (value ^ np.uint64(code + lower[at])) * _HASH_PRIME
+                value = (value ^ np.uint64(code + lower[at])) * HASH_PRIME
             elif kind & SPACE:
                 spaces += 1
             elif code == 35 and (i == begin or data[i - 1] != 35):
@@ -238,7 +212,7 @@ def _third_dot(data, i, begin):
 
 @kernel
 def find_lines(
-    data, offsets, block_of, classes, line_offsets, line_start, line_end, line_hash, line_characters, line_flags, counts
+    data, offsets, block_of, classes, counts, line_offsets, line_start, line_end, line_hash, line_characters, line_flags
 ):
     """Lines of every text after its YAML header that are not blank, without outer spaces, and COUNTS of lines.
 
@@ -252,7 +226,7 @@ def find_lines(
         fenced = False
         i = _body_begins(data, begin, end)
         while i < end:
-            value = _HASH_START
+            value = HASH_START
             characters = longest = 0
             first = last = i
             # Bytes up to the line break: the hash and the length without outer ASCII spaces.
@@ -267,9 +241,9 @@ def find_lines(
                 continue
             for at in range(first, last):
                 characters += data[at] & 0xC0 != 0x80
-                value = (value ^ np.uint64(data[at])) * _HASH_PRIME
+                value = (value ^ np.uint64(data[at])) * HASH_PRIME
             line_start[lines], line_end[lines] = first - begin, last - begin
-            line_hash[lines], line_characters[lines] = _mix(value), characters
+            line_hash[lines], line_characters[lines] = mix(value), characters
             fenced ^= _fence_begins(data, first, last)
             flags = _line_flags(data, first, last, fenced, block_of, classes)
             line_flags[lines] = flags
@@ -348,119 +322,11 @@ def _line_flags(data, begin, end, fenced, block_of, classes):
 
 
 @kernel
-def _slot(keys, stamps, mask, key, stamp):
-    """Where a key lies, or may be put, in an open-addressing table; entries of another stamp count as empty."""
-    slot = np.int64(key) & mask
-    while stamps[slot] == stamp and keys[slot] != key:
-        slot = (slot + 1) & mask
-    return slot
-
-
-@kernel
-def repetition(
-    word_offsets,
-    word_hash,
-    word_characters,
-    line_offsets,
-    line_hash,
-    line_characters,
-    line_flags,
-    keys,
-    stamps,
-    tally,
-    out,
-):
-    """Of every text: characters in its most frequent word pair (times its count, 0 where none comes twice), lines
-    that repeat an earlier one, and the characters of these. Only lines with a letter count.
-
-    `keys`, `stamps`, `tally` are scratch of a power of two, at least twice the longest text's words and lines.
-    """
-    for text in range(len(word_offsets) - 1):
-        stamp = 2 * text + 1
-        first, last = word_offsets[text], word_offsets[text + 1]
-        mask = np.int64(1)
-        while mask < 2 * (last - first):
-            mask *= 2
-        mask -= 1
-        best_count = 1
-        best_characters = np.int64(0)
-        for word in range(first, last - 1):
-            key = _fold(word_hash[word], word_hash[word + 1])
-            slot = _slot(keys, stamps, mask, key, stamp)
-            if stamps[slot] != stamp:
-                stamps[slot] = stamp
-                keys[slot] = key
-                tally[slot] = 0
-            tally[slot] += 1
-            if tally[slot] >= max(best_count, 2):
-                characters = (np.int64(word_characters[word]) + np.int64(word_characters[word + 1])) * tally[slot]
-                if tally[slot] > best_count or characters > best_characters:
-                    best_count = tally[slot]
-                    best_characters = characters
-        out[text, 0] = best_characters
-
-        stamp += 1
-        first, last = line_offsets[text], line_offsets[text + 1]
-        mask = np.int64(1)
-        while mask < 2 * (last - first):
-            mask *= 2
-        mask -= 1
-        for line in range(first, last):
-            if line_flags[line] & HAS_LETTER == 0:
-                continue
-            slot = _slot(keys, stamps, mask, line_hash[line], stamp)
-            if stamps[slot] == stamp:
-                out[text, 1] += 1
-                out[text, 2] += line_characters[line]
-            stamps[slot] = stamp
-            keys[slot] = line_hash[line]
-
-
-@kernel
-def phrase_key(hashes):
-    """The key of a phrase of words, given their hashes."""
-    key = np.uint64(0)
-    for word_hash in hashes:
-        key = _fold(key, word_hash)
-    return key
-
-
-@kernel
-def count_listed_words(word_offsets, word_hash, table_keys, table_kinds, out):
-    """How many words of every text are in a list of phrases; read left to right, the longest phrase wins.
-
-    The table (open addressing, a power of two) has the key of every phrase (kind 2) and of every beginning of one
-    (kind 1); kind 0 is an empty slot.
-    """
-    mask = np.int64(len(table_keys) - 1)
-    for text in range(len(word_offsets) - 1):
-        word, last = word_offsets[text], word_offsets[text + 1]
-        listed = 0
-        while word < last:
-            key = np.uint64(0)
-            longest = 0
-            at = word
-            while at < last:
-                key = _fold(key, word_hash[at])
-                at += 1
-                slot = np.int64(key) & mask
-                while table_kinds[slot] != 0 and table_keys[slot] != key:
-                    slot = (slot + 1) & mask
-                if table_kinds[slot] == 0:
-                    break
-                if table_kinds[slot] == 2:
-                    longest = at - word
-            listed += longest
-            word += max(longest, 1)
-        out[text] = listed
-
-
-@kernel
 def content_hash(data, offsets, block_of, classes, lower, out):
     """64-bit hash of every text in lower case, runs of white space as one space, none at the ends."""
     for text in range(len(offsets) - 1):
         i, end = offsets[text], offsets[text + 1]
-        value = _HASH_START
+        value = HASH_START
         pending = False
         started = False
         while i < end:
@@ -478,91 +344,13 @@ def content_hash(data, offsets, block_of, classes, lower, out):
                 pending = started
                 continue
             if pending:
-                value = (value ^ np.uint64(32)) * _HASH_PRIME
+                value = (value ^ np.uint64(32)) * HASH_PRIME
                 pending = False
             started = True
             if kind & CASED:
                 code += lower[at]
-            value = (value ^ np.uint64(code)) * _HASH_PRIME
-        out[text] = _mix(value)
-
-
-@kernel
-def minhash(word_offsets, word_hash, documents, ngram, multipliers, addends, out):
-    """MinHash signatures (len(documents), permutations), uint32, of the word n-grams of the documents named.
-
-    A document of fewer words than `ngram` is one shingle of all its words; one without words keeps the greatest
-    value everywhere.
-    """
-    permutations = len(multipliers)
-    for row in range(len(documents)):
-        signature = out[row]
-        signature[:] = np.uint32(0xFFFFFFFF)
-        first, last = word_offsets[documents[row]], word_offsets[documents[row] + 1]
-        length = min(np.int64(ngram), last - first)
-        if length == 0:
-            continue
-        for begin in range(first, last - length + 1):
-            key = np.uint64(0)
-            for word in range(begin, begin + length):
-                key = key * _FOLD + word_hash[word]
-            shingle = np.uint32(_mix(key) >> np.uint64(32))
-            for k in range(permutations):
-                value = np.uint32(multipliers[k] * shingle + addends[k])
-                signature[k] = min(signature[k], value)
-
-
-@kernel
-def band_keys(signatures, rows, first_column, columns, out):
-    """The 64-bit key of one band (`columns` columns from `first_column`) of the signatures in `rows`."""
-    for position in range(len(rows)):
-        key = np.uint64(0)
-        for column in range(first_column, first_column + columns):
-            key = _fold(key, np.uint64(signatures[rows[position], column]))
-        out[position] = key
-
-
-@kernel
-def _root(parents, item):
-    while parents[item] != item:
-        parents[item] = parents[parents[item]]
-        item = parents[item]
-    return item
-
-
-@kernel
-def join_similar(keys, order, signatures, rows, agreement, leaders, parents):
-    """Joins, in `parents`, documents that share a band key and agree in at least `agreement` signature values.
-
-    `order` sorts `keys`, equal ones by document, so that every document of a run comes after those it may belong to.
-    Each is compared with the run's leaders, the first of every group (at most `len(leaders)`, to stay linear in runs
-    of unlike documents). The root of a joined group is its smallest number.
-    """
-    begin = 0
-    while begin < len(order):
-        end = begin + 1
-        while end < len(order) and keys[order[end]] == keys[order[begin]]:
-            end += 1
-        found = 0
-        for position in range(begin, end):
-            document = order[position]
-            leads = True
-            for number in range(found):
-                mine, theirs = _root(parents, document), _root(parents, leaders[number])
-                if mine != theirs:
-                    equal = 0
-                    for column in range(signatures.shape[1]):
-                        equal += signatures[rows[document], column] == signatures[rows[leaders[number]], column]
-                    if equal < agreement:
-                        continue
-                    parents[max(mine, theirs)] = min(mine, theirs)
-                leads = False
-            if leads and found < len(leaders):
-                leaders[found] = document
-                found += 1
-        begin = end
-    for document in range(len(parents)):
-        parents[document] = _root(parents, document)
+            value = (value ^ np.uint64(code)) * HASH_PRIME
+        out[text] = mix(value)
 
 
 @kernel

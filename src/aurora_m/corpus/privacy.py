@@ -53,7 +53,8 @@ def redact_pass(
             counts[kind] += number
     mask = np.zeros(len(texts), bool)
     mask[suspects] = True
-    return pc.replace_with_mask(texts, pa.array(mask), pa.array(redacted, pa.large_string())), counts
+    new_texts = pa.array(redacted, pa.large_string())
+    return pc.replace_with_mask(texts, pa.array(mask), new_texts), counts  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _redact(text: str, rules: list[Rule]) -> tuple[str, Counter]:

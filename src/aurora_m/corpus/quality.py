@@ -10,11 +10,11 @@ from functools import lru_cache
 from typing import Literal
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ..workspace import RecipeError
-from . import kernels
+from . import sequences
 from .language_settings import LanguageSettings
 from .segments import Segments, segment
 
@@ -46,7 +46,7 @@ ROOTS = {
 FINEWEB = {"terminal_lines_min": 0.12}
 TEXT_THRESHOLDS: dict[str, float] = {**GOPHER, **ROOTS, **FINEWEB}
 
-# Where every Han or kana character is a word: words are one character long, and 80 characters say what 200 do elsewhere.
+# Where every Han or kana character is a word, words are one character long, and 80 characters say as much as 200.
 CHARACTER_WORDS = {"characters_min": 80, "mean_word_length_min": 1, "mean_word_length_max": 6}
 
 # Codex (Chen et al. 2021) and StarCoder (Li et al. 2023): line lengths, letters and digits, generated files.
@@ -150,13 +150,13 @@ def _text_signals(segments: Segments, settings: LanguageSettings | None) -> dict
 
 def _code_signals(texts: pa.LargeStringArray, segments: Segments) -> dict[str, np.ndarray]:
     count = segments.count
-    heads = pc.utf8_slice_codeunits(texts, 0, _MARKER_CHARACTERS)
-    generated = pc.fill_null(pc.match_substring_regex(heads, _GENERATED), False)
+    heads = pl.Series(pl.from_arrow(texts)).str.head(_MARKER_CHARACTERS)
+    generated = heads.str.contains(_GENERATED).fill_null(False)
     return {
         "longest_line": count("longest_line").astype(np.float32),
         "mean_line_length": _ratio(count("characters"), count("all_lines")),
         "alphanumeric_ratio": _ratio(count("letters") + count("digits"), count("characters")),
-        "generated_marker": generated.to_numpy(zero_copy_only=False).astype(np.float32),
+        "generated_marker": generated.to_numpy().astype(np.float32),
     }
 
 
@@ -169,7 +169,7 @@ def _repetition(segments: Segments) -> np.ndarray:
     longest = max(np.diff(segments.word_offsets).max(initial=1), np.diff(segments.line_offsets).max(initial=1))
     size = 1 << int(2 * longest - 1).bit_length()
     out = np.zeros((len(segments), 3), np.int64)
-    kernels.repetition(
+    sequences.repetition(
         segments.word_offsets, segments.word_hash, segments.word_characters,
         segments.line_offsets, segments.line_hash, segments.line_characters, segments.line_flags,
         np.empty(size, np.uint64), np.zeros(size, np.int64), np.empty(size, np.int64), out,
@@ -180,18 +180,18 @@ def _repetition(segments: Segments) -> np.ndarray:
 def _listed_words(segments: Segments, phrases: tuple[str, ...]) -> np.ndarray:
     out = np.zeros(len(segments), np.int64)
     if phrases:
-        kernels.count_listed_words(segments.word_offsets, segments.word_hash, *_phrase_table(phrases), out)
+        sequences.count_listed_words(segments.word_offsets, segments.word_hash, *_phrase_table(phrases), out)
     return out
 
 
 @lru_cache(maxsize=64)
 def _phrase_table(phrases: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Keys and kinds (2: a phrase, 1: the beginning of one, 0: empty) for `kernels.count_listed_words`."""
+    """Keys and kinds (2: a phrase, 1: the beginning of one, 0: empty) for `sequences.count_listed_words`."""
     words = segment(pa.array(phrases, pa.large_string()))
     kinds_of: dict[int, int] = {}
     for first, last in zip(words.word_offsets, words.word_offsets[1:], strict=False):
         for end in range(first + 1, last + 1):
-            key = int(kernels.phrase_key(words.word_hash[first:end]))
+            key = int(sequences.phrase_key(words.word_hash[first:end]))
             kinds_of[key] = 2 if end == last else max(kinds_of.get(key, 0), 1)
     size = 1 << (4 * len(kinds_of) + 1).bit_length()
     keys, kinds = np.zeros(size, np.uint64), np.zeros(size, np.uint8)

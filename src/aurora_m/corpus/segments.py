@@ -19,9 +19,10 @@ class Segments:
     """Words and non-empty lines of n texts; those of text i are `offsets[i]` to `offsets[i + 1]` of their arrays.
 
     Starts and ends are bytes from the start of the text. Hashes of words are of their lower case, hashes of lines of
-    their characters without outer spaces. `counts` is int64 (n, len(kernels.COUNTS)).
+    their bytes. `counts` is int64 (n, len(kernels.COUNTS)), `line_flags` has the bits `kernels.HAS_LETTER` and on.
     """
 
+    counts: np.ndarray
     word_offsets: np.ndarray
     word_start: np.ndarray
     word_end: np.ndarray
@@ -33,7 +34,6 @@ class Segments:
     line_hash: np.ndarray
     line_characters: np.ndarray
     line_flags: np.ndarray
-    counts: np.ndarray
 
     def __len__(self) -> int:
         return len(self.counts)
@@ -53,11 +53,14 @@ def segment(texts: pa.LargeStringArray | pa.ChunkedArray) -> Segments:
     lines = [np.empty(most, dtype) for dtype in (np.int32, np.int32, np.uint64, np.int32, np.uint8)]
     word_offsets, line_offsets = np.zeros(n + 1, np.int64), np.zeros(n + 1, np.int64)
     counts = np.zeros((n, len(kernels.COUNTS)), np.int64)
-    kernels.find_words(data, offsets, *tables, word_offsets, *words, counts)
-    kernels.find_lines(data, offsets, tables.block_of, tables.classes, line_offsets, *lines, counts)
-    words = [column[: word_offsets[-1]] for column in words]
-    lines = [column[: line_offsets[-1]] for column in lines]
-    return Segments(word_offsets, *words, line_offsets, *lines, counts)
+    kernels.find_words(data, offsets, *tables, counts, word_offsets, *words)
+    kernels.find_lines(data, offsets, tables.block_of, tables.classes, counts, line_offsets, *lines)
+    word_start, word_end, word_hash, word_characters = (column[: word_offsets[-1]] for column in words)
+    line_start, line_end, line_hash, line_characters, line_flags = (column[: line_offsets[-1]] for column in lines)
+    return Segments(
+        counts, word_offsets, word_start, word_end, word_hash, word_characters,
+        line_offsets, line_start, line_end, line_hash, line_characters, line_flags,
+    )  # fmt: skip
 
 
 def text_buffers(texts: pa.LargeStringArray | pa.StringArray | pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:

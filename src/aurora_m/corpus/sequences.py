@@ -1,0 +1,195 @@
+"""Compiled loops over the hashes of words and lines: repetition, phrases, MinHash, and the joining of duplicates.
+
+Words and lines come as `segments.Segments` has them: those of text i are `offsets[i]` to `offsets[i + 1]`.
+"""
+
+import numpy as np
+
+from .hashing import FOLD, fold, kernel, mix
+from .kernels import HAS_LETTER
+
+
+@kernel
+def _slot(keys, stamps, mask, key, stamp):
+    """Where a key lies, or may be put, in an open-addressing table; entries of another stamp count as empty."""
+    slot = np.int64(key) & mask
+    while stamps[slot] == stamp and keys[slot] != key:
+        slot = (slot + 1) & mask
+    return slot
+
+
+@kernel
+def repetition(
+    word_offsets,
+    word_hash,
+    word_characters,
+    line_offsets,
+    line_hash,
+    line_characters,
+    line_flags,
+    keys,
+    stamps,
+    tally,
+    out,
+):
+    """Of every text: characters in its most frequent word pair (times its count, 0 where none comes twice), lines
+    that repeat an earlier one, and the characters of these. Only lines with a letter count.
+
+    `keys`, `stamps`, `tally` are scratch of a power of two, at least twice the longest text's words and lines.
+    """
+    for text in range(len(word_offsets) - 1):
+        stamp = 2 * text + 1
+        first, last = word_offsets[text], word_offsets[text + 1]
+        mask = np.int64(1)
+        while mask < 2 * (last - first):
+            mask *= 2
+        mask -= 1
+        best_count = 1
+        best_characters = np.int64(0)
+        for word in range(first, last - 1):
+            key = fold(word_hash[word], word_hash[word + 1])
+            slot = _slot(keys, stamps, mask, key, stamp)
+            if stamps[slot] != stamp:
+                stamps[slot] = stamp
+                keys[slot] = key
+                tally[slot] = 0
+            tally[slot] += 1
+            if tally[slot] >= max(best_count, 2):
+                characters = (np.int64(word_characters[word]) + np.int64(word_characters[word + 1])) * tally[slot]
+                if tally[slot] > best_count or characters > best_characters:
+                    best_count = tally[slot]
+                    best_characters = characters
+        out[text, 0] = best_characters
+
+        stamp += 1
+        first, last = line_offsets[text], line_offsets[text + 1]
+        mask = np.int64(1)
+        while mask < 2 * (last - first):
+            mask *= 2
+        mask -= 1
+        for line in range(first, last):
+            if line_flags[line] & HAS_LETTER == 0:
+                continue
+            slot = _slot(keys, stamps, mask, line_hash[line], stamp)
+            if stamps[slot] == stamp:
+                out[text, 1] += 1
+                out[text, 2] += line_characters[line]
+            stamps[slot] = stamp
+            keys[slot] = line_hash[line]
+
+
+@kernel
+def phrase_key(hashes):
+    """The key of a phrase of words, given their hashes."""
+    key = np.uint64(0)
+    for word_hash in hashes:
+        key = fold(key, word_hash)
+    return key
+
+
+@kernel
+def count_listed_words(word_offsets, word_hash, table_keys, table_kinds, out):
+    """How many words of every text are in a list of phrases; read left to right, the longest phrase wins.
+
+    The table (open addressing, a power of two) has the key of every phrase (kind 2) and of every beginning of one
+    (kind 1); kind 0 is an empty slot.
+    """
+    mask = np.int64(len(table_keys) - 1)
+    for text in range(len(word_offsets) - 1):
+        word, last = word_offsets[text], word_offsets[text + 1]
+        listed = 0
+        while word < last:
+            key = np.uint64(0)
+            longest = 0
+            at = word
+            while at < last:
+                key = fold(key, word_hash[at])
+                at += 1
+                slot = np.int64(key) & mask
+                while table_kinds[slot] != 0 and table_keys[slot] != key:
+                    slot = (slot + 1) & mask
+                if table_kinds[slot] == 0:
+                    break
+                if table_kinds[slot] == 2:
+                    longest = at - word
+            listed += longest
+            word += max(longest, 1)
+        out[text] = listed
+
+
+@kernel
+def minhash(word_offsets, word_hash, documents, ngram, multipliers, addends, out):
+    """MinHash signatures (len(documents), permutations), uint32, of the word n-grams of the documents named.
+
+    A document of fewer words than `ngram` is one shingle of all its words; one without words keeps the greatest
+    value everywhere.
+    """
+    permutations = len(multipliers)
+    for row in range(len(documents)):
+        signature = out[row]
+        signature[:] = np.uint32(0xFFFFFFFF)
+        first, last = word_offsets[documents[row]], word_offsets[documents[row] + 1]
+        length = min(np.int64(ngram), last - first)
+        if length == 0:
+            continue
+        for begin in range(first, last - length + 1):
+            key = np.uint64(0)
+            for word in range(begin, begin + length):
+                key = key * FOLD + word_hash[word]
+            shingle = np.uint32(mix(key) >> np.uint64(32))
+            for k in range(permutations):
+                value = np.uint32(multipliers[k] * shingle + addends[k])
+                signature[k] = min(signature[k], value)
+
+
+@kernel
+def band_keys(signatures, rows, first_column, columns, out):
+    """The 64-bit key of one band (`columns` columns from `first_column`) of the signatures in `rows`."""
+    for position in range(len(rows)):
+        key = np.uint64(0)
+        for column in range(first_column, first_column + columns):
+            key = fold(key, np.uint64(signatures[rows[position], column]))
+        out[position] = key
+
+
+@kernel
+def _root(parents, item):
+    while parents[item] != item:
+        parents[item] = parents[parents[item]]
+        item = parents[item]
+    return item
+
+
+@kernel
+def join_similar(keys, order, signatures, rows, agreement, leaders, parents):
+    """Joins, in `parents`, documents that share a band key and agree in at least `agreement` signature values.
+
+    `order` sorts `keys`, equal ones by document, so that every document of a run comes after those it may belong to.
+    Each is compared with the run's leaders, the first of every group (at most `len(leaders)`, to stay linear in runs
+    of unlike documents). The root of a joined group is its smallest number.
+    """
+    begin = 0
+    while begin < len(order):
+        end = begin + 1
+        while end < len(order) and keys[order[end]] == keys[order[begin]]:
+            end += 1
+        found = 0
+        for position in range(begin, end):
+            document = order[position]
+            leads = True
+            for number in range(found):
+                mine, theirs = _root(parents, document), _root(parents, leaders[number])
+                if mine != theirs:
+                    equal = 0
+                    for column in range(signatures.shape[1]):
+                        equal += signatures[rows[document], column] == signatures[rows[leaders[number]], column]
+                    if equal < agreement:
+                        continue
+                    parents[max(mine, theirs)] = min(mine, theirs)
+                leads = False
+            if leads and found < len(leaders):
+                leaders[found] = document
+                found += 1
+        begin = end
+    for document in range(len(parents)):
+        parents[document] = _root(parents, document)
