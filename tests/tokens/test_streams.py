@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aurora_m.tokens import DomainStream, FimConfig
-from aurora_m.tokens.streams import shuffled
+from aurora_m.tokens.order import shuffled
 from aurora_m.workspace import DataError
 
 EOD, FIM_IDS = 0, {"prefix": 1, "middle": 2, "suffix": 3}

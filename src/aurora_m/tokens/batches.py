@@ -10,8 +10,9 @@ from aurora_m.workspace import RecipeError
 
 from .config import FimConfig
 from .mixture import Mixture, check_shares
+from .order import shuffled
 from .shards import DomainTokens
-from .streams import Documents, DomainStream, shuffled
+from .streams import Documents, DomainStream
 
 IGNORED = -100
 _HELDOUT_KEY = 20_240_400_399  # which documents a capped held-out score takes; never changes, so scores stay comparable

@@ -41,6 +41,11 @@ def dtype_code(vocab_size: int) -> int:
     return 8 if vocab_size <= 2**16 else 4
 
 
+def stored_dtype(vocab_size: int) -> np.dtype:
+    """The dtype of stored ids."""
+    return _DTYPE_OF_CODE[dtype_code(vocab_size)]
+
+
 class ShardWriter:
     """Streams one split of a domain into `folder/<split>-00000.*`, ... Memory holds only one shard's document lengths.
 

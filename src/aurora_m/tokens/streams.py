@@ -5,7 +5,6 @@ Every epoch visits each document once, in an order of its own. Nothing is kept p
 where it is needed, by a keyed bijection instead of a stored permutation, so a cursor can be anywhere at no cost.
 """
 
-import hashlib
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,9 +12,9 @@ import numpy as np
 from aurora_m.workspace import DataError
 
 from .config import FimConfig
+from .order import draws, named_key, shuffled
 
 _BLOCK = 1024  # documents whose order is worked out at a time
-_ROUNDS = 6
 
 
 class Documents(Protocol):
@@ -128,65 +127,22 @@ class DomainStream:
     def _load_block(self) -> None:
         start = self.position // _BLOCK * _BLOCK
         stop = min(start + _BLOCK, self._documents.documents)
-        key = (self._seed, self._documents.domain, self.epoch)
-        order = shuffled(self._documents.documents, start, stop, _key("order", *key))
+        names = (self._seed, self._documents.domain, self.epoch)
+        order = shuffled(self._documents.documents, start, stop, named_key("order", *names))
         self._order = order.tolist()
-        self._fim_draws = _draws(order, 4, _key("fim", *key)) if self._fim else np.empty(0)
+        self._fim_draws = draws(order, 4, named_key("fim", *names)) if self._fim else np.empty(0)
         self._block = (self.epoch, self.position // _BLOCK)
 
-    def _fill_in_the_middle(self, text: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    def _fill_in_the_middle(self, text: np.ndarray, draw: np.ndarray) -> np.ndarray:
         """EOD and the document as prefix-suffix-middle or suffix-prefix-middle, cut at two random places.
 
         Formats as StarCoder was trained on (Bavarian et al. 2022, section 3; SPM in its second variant).
         """
         assert self._fim and self._fim_ids
-        first, second = sorted((draws[2:] * (len(text) + 1)).astype(int).tolist())
+        first, second = sorted((draw[2:] * (len(text) + 1)).astype(int).tolist())
         prefix, middle, suffix = text[:first], text[first:second], text[second:]
         begin, mid, end = (np.array([self._fim_ids[name]], text.dtype) for name in ("prefix", "middle", "suffix"))
         eod = np.array([self._eod_id], text.dtype)
-        if draws[1] < self._fim.spm_rate:
+        if draw[1] < self._fim.spm_rate:
             return np.concatenate([eod, begin, end, suffix, mid, prefix, middle])
         return np.concatenate([eod, begin, prefix, end, suffix, mid, middle])
-
-
-def shuffled(count: int, start: int, stop: int, key: int) -> np.ndarray:
-    """Places `start` to `stop` of the permutation of 0..count-1 that `key` names, int64; its memory is `stop - start`.
-
-    A bijection of k-bit numbers (odd multiplications and right xor-shifts, each of them one) is walked until it falls
-    below `count`: cycle-walking, Black and Rogaway 2002. k is the least that holds, so two steps suffice on average.
-    """
-    bits = max((count - 1).bit_length(), 1)
-    mask, shift = np.uint64(2**bits - 1), np.uint64((bits + 1) // 2)
-    constants = _mix(np.uint64(key) + np.arange(2 * _ROUNDS, dtype=np.uint64))
-    factors, summands = constants[:_ROUNDS] | np.uint64(1), constants[_ROUNDS:]
-
-    def step(value: np.ndarray) -> np.ndarray:
-        for factor, summand in zip(factors, summands, strict=True):
-            value = (value * factor + summand) & mask
-            value ^= value >> shift
-        return value
-
-    value = step(np.arange(start, stop, dtype=np.uint64))
-    while len(outside := np.flatnonzero(value >= count)):
-        value[outside] = step(value[outside])
-    return value.astype(np.int64)
-
-
-def _draws(numbers: np.ndarray, count: int, key: int) -> np.ndarray:
-    """float64[len(numbers), count], uniform in [0, 1): each row a pure function of its number and the key."""
-    counters = numbers.astype(np.uint64)[:, None] * np.uint64(count) + np.arange(count, dtype=np.uint64)
-    return (_mix(np.uint64(key) ^ _mix(counters)) >> np.uint64(11)) * 2.0**-53
-
-
-def _mix(value: np.ndarray) -> np.ndarray:
-    """SplitMix64 (Steele et al. 2014) of each uint64; NumPy's own generators may change between its versions."""
-    value = (value + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
-    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return value ^ (value >> np.uint64(31))
-
-
-def _key(*parts: object) -> int:
-    """A 62-bit key from what names it. Two bits are left free so that adding small numbers cannot overflow."""
-    text = "\x1f".join(map(str, parts))
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 2
