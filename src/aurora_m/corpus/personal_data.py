@@ -111,46 +111,49 @@ _EMAIL_RULE = Rule(
 
 # IP addresses --------------------------------------------------------------------------------------------------------
 
-_VERSION_WORDS = ("version", "ver", "v", "release", "rev", "build")
+_VERSION_WORDS = ("version", "versions", "ver", "v", "release", "releases", "rev", "build", "builds")
+_LATIN = r"[A-Za-z\u00c0-\u024f\u1e00-\u1eff]"
 _LARGEST_VERSION = 25
 _ADDRESS_BEFORE = re.compile(
     r"://|@|\b(?:ipv?4?|host|address|addr|inet|server|client|remote|dns|from|ping)\b|(?<![a-z])ip(?![a-z])", re.I
 )
 _PORT_AFTER = re.compile(r"[:/]\d")
-# Addresses that say nothing about anybody: this host, private networks, link-local, multicast and reserved ones.
+# Version 4 addresses that say nothing about anybody: this host, private networks, link-local, multicast, reserved ones.
 _IMPERSONAL = [
     ipaddress.ip_network(network)
     for network in (
         *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12"),
-        *("192.168.0.0/16", "224.0.0.0/3", "::/64", "fc00::/7", "fe80::/10", "ff00::/8"),
+        *("192.168.0.0/16", "224.0.0.0/3"),
     )
 ]
+_GLOBAL_IPV6 = ipaddress.ip_network("2000::/3")
 _IPV4 = r"\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}"
-_IPV6 = r"[0-9A-Fa-f]{1,4}:[0-9A-Fa-f:.]{2,40}"
 
 
-def _is_personal_address(text: str) -> bool:
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        address = ipaddress.ip_address(text)
+        return ipaddress.ip_address(text)
     except ValueError:
-        return False
-    return not any(address.version == network.version and address in network for network in _IMPERSONAL)
+        return None
 
 
 def _address_rules(version_words: tuple[str, ...]) -> list[Rule]:
+    # Words of Latin letters stand apart from others; those of other scripts may be run together with what is beside.
     words = "|".join(
-        ("(?<![A-Za-z])" if word[0].isascii() else "") + re.escape(word) for word in (*_VERSION_WORDS, *version_words)
+        rf"(?<!{_LATIN}){re.escape(word)}(?!{_LATIN})" if word[0].isascii() else re.escape(word)
+        for word in (*_VERSION_WORDS, *version_words)
     )
     # "version 1.2.3.4", and also the second of "versions 1.2.3.4 and 1.2.3.5".
     version_before = re.compile(
-        rf"(?:{words})s?[^\w\n]{{0,4}}(?:[\d.]+[^\w\n]{{1,3}}(?:\w{{1,4}}[^\w\n]{{1,3}})?)*$", re.I
+        rf"(?:{words})[^\w\n]{{0,4}}(?:[\d.]+[^\w\n]{{1,3}}(?:\w{{1,4}}[^\w\n]{{1,3}})?)*$", re.I
     )
     version_after = re.compile(rf"[^\w\n]{{0,4}}(?:{words})", re.I)
 
     def is_ipv4(match: re.Match[str]) -> bool:
         octets = [int(octet) for octet in match[0].split(".")]
         # 1.2.3.4 is a section or a version far more often than an address.
-        if max(octets) <= _LARGEST_VERSION or not _is_personal_address(match[0]):
+        address = _address(match[0])
+        if max(octets) <= _LARGEST_VERSION or not address or any(address in network for network in _IMPERSONAL):
             return False
         text, begin, end = match.string, match.start(), match.end()
         before = text[max(text.rfind("\n", 0, begin) + 1, begin - 60) : begin]
@@ -160,8 +163,9 @@ def _address_rules(version_words: tuple[str, ...]) -> list[Rule]:
         return octets[0] > 9 or bool(_ADDRESS_BEFORE.search(before) or _PORT_AFTER.match(text, end))
 
     def is_ipv6(match: re.Match[str]) -> bool:
-        # "std::deque" and "a::b" of programs parse as addresses of one or two groups.
-        return len([group for group in match[0].split(":") if group]) >= 4 and _is_personal_address(match[0])
+        # "ab::c" of programs and the slice "2000::3" parse as addresses; of two groups few are.
+        address = _address(match[0])
+        return address is not None and address in _GLOBAL_IPV6 and len(re.findall(r"\w+", match[0])) >= 3
 
     # Not in 1.2.3.4.5, lib-1.2.3.4, @1.2.3.4, ==1.2.3.4, path/1.2.3.4; but in http://1.2.3.4.
     apart = r"(?<![\w.@^~-])(?<![=<>~!]=)(?<!~> )(?<![^/]/)"

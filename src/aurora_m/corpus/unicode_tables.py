@@ -69,7 +69,7 @@ _SINGLE_SCRIPTS = ("Han", "Hiragana", "Katakana")
 _TERMINAL = ".!?…:。｡．！？：।॥؟۔‽⁇⁈⁉։።។"
 _CLOSING = "\"'*_`~)]}>»›”’」』）］】〉》"
 _OPENING = "\"'*_(（「『【《〈“‘„«‹¡¿"
-_BULLETS = "-*+–—•‣⁃∙◦●○■□▪▫◆◇►▶・"
+_BULLETS = "-*+•‣⁃∙◦●○■□▪▫◆◇►▶・"
 _JOINERS = "\u00ad\u200c\u200d\u2060"
 _LISTED = ((_TERMINAL, TERMINAL), (_CLOSING, CLOSING), (_OPENING, OPENING), (_BULLETS, BULLET), (_JOINERS, JOINER))
 
