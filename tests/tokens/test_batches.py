@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from aurora_m.tokens import DomainTokens, FimConfig, TrainBatches, heldout_batches
 from aurora_m.workspace import DataError, RecipeError
 
-from .test_shards import write_domain
-from .test_streams import EOD, FIM_IDS, Documents, lengths_of_documents
+from .toy import EOD, FIM_IDS, Documents, write_domain
+
+lengths_of_documents = st.lists(st.integers(1, 40), min_size=1, max_size=12)
 
 
 def domains_of(*names: str, documents: int = 30) -> dict[str, Documents]:

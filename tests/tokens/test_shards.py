@@ -12,13 +12,7 @@ from hypothesis import strategies as st
 from aurora_m.tokens import DomainTokens, Shard, ShardWriter
 from aurora_m.workspace import DataError
 
-
-def write_domain(
-    tokens: Path, documents: list[list[int]], domain="toy", split="train", vocab_size=1000, **kwargs
-) -> None:
-    with ShardWriter(tokens / domain, split, vocab_size, **kwargs) as writer:
-        for number, document in enumerate(documents):
-            writer.append(document, id=f"d{number}", source="s", lang=None, size=3 * len(document))
+from .toy import write_domain
 
 
 def read_megatron(stem: Path) -> list[list[int]]:

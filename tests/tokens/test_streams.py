@@ -1,7 +1,6 @@
 """A domain's stream: nothing skipped, nothing repeated, the same from any cursor; fill-in-the-middle loses no token."""
 
 from collections import Counter
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -12,22 +11,7 @@ from aurora_m.tokens import DomainStream, FimConfig
 from aurora_m.tokens.order import shuffled
 from aurora_m.workspace import DataError
 
-EOD, FIM_IDS = 0, {"prefix": 1, "middle": 2, "suffix": 3}
-
-
-@dataclass
-class Documents:
-    """A domain in memory: document i is the tokens given, then EOD."""
-
-    texts: list[list[int]]
-    domain: str = "toy"
-
-    def __post_init__(self):
-        self.documents = len(self.texts)
-        self.tokens = sum(len(text) + 1 for text in self.texts)
-
-    def document(self, index: int) -> np.ndarray:
-        return np.array([*self.texts[index], EOD], dtype=np.uint16)
+from .toy import EOD, FIM_IDS, Documents
 
 
 def numbered(lengths: list[int]) -> Documents:
