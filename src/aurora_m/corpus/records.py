@@ -91,11 +91,13 @@ def make_form(source: SourceConfig, name: str, domain: str, lang: str | None, co
 
 
 def _compile(text: str, key: str, make: Callable) -> Any:
-    from jinja2 import StrictUndefined, TemplateSyntaxError
+    from jinja2 import StrictUndefined, TemplateSyntaxError, Undefined
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     # Plain text comes out, never HTML: escaping is for those who show it.
-    environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
+    # A template that names a missing field is wrong; an expression over one just does not hold.
+    undefined = StrictUndefined if key == "template" else Undefined
+    environment = ImmutableSandboxedEnvironment(undefined=undefined, keep_trailing_newline=True)
     try:
         return make(environment, text)
     except TemplateSyntaxError as error:
@@ -184,7 +186,7 @@ def documents_from_records(records: Iterable[tuple[int, int, Any]], place: str, 
 
 def _row(record: Mapping[str, Any], form: RecordForm) -> dict[str, str | None] | str:
     """Our columns of one record, or the reason it is rejected."""
-    if form.selects is not None and not form.selects(**record):
+    if form.selects is not None and not form.selects(record):
         return "not_selected"
     text = form.render(record) if form.render else record.get(form.fields["text"])
     if text is not None and not isinstance(text, str):
