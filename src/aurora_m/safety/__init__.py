@@ -5,7 +5,8 @@ taxonomy.py   the six concerns (taxonomy.yaml)
 prompts.py    rows of data/*.jsonl and of users' files of the same form
 tuning.py     the instruction format; examples packed into sequences, loss on responses only
 alignment.py  the stage
-measures.py   refusal detection, refusal and over-refusal rates
+refusals.py   whether an answer is a refusal
+measures.py   refusal and over-refusal rates
 """
 
 from typing import TYPE_CHECKING, Any
@@ -14,14 +15,15 @@ from .config import AlignConfig, ReplayConfig
 
 if TYPE_CHECKING:
     from .alignment import align
-    from .measures import detect_refusal, measure_safety
+    from .measures import measure_safety
     from .prompts import Prompt, Review, load_prompts, shipped_prompt_files
+    from .refusals import detect_refusal
     from .taxonomy import Concern, load_taxonomy
     from .tuning import INSTRUCTION_TEMPLATE, ResponseBatches, format_instruction
 
 _LAZY = {
     "align": ".alignment",
-    "detect_refusal": ".measures",
+    "detect_refusal": ".refusals",
     "measure_safety": ".measures",
     "Prompt": ".prompts",
     "Review": ".prompts",

@@ -9,7 +9,7 @@ from ..workspace import Count, Section, Share
 
 
 class ReplayConfig(Section):
-    """Pretraining text mixed into the tuning, so that the model does not forget its languages while it learns to refuse.
+    """Pretraining text mixed into the tuning, so that the model keeps its languages while it learns to refuse.
 
     `share` is the part of the phase's tokens given to it. `mixture` divides that part over domains (shares sum to 1);
     left out, the mixture of the last training phase is used.

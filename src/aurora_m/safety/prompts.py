@@ -1,7 +1,8 @@
-"""Red-team prompts and their harmless look-alikes: JSON-lines files, one row a prompt with its answer, checked row by row.
+"""Red-team prompts and their harmless look-alikes: JSON-lines files, each row a prompt with its answer, all checked.
 
-    {"id": "harm-en-001", "kind": "redteam" or "lookalike", "concern": an id of taxonomy.yaml, "lang": a language code,
-     "instruction": ..., "response": an explained refusal, or a helpful answer to a look-alike, "split": "train" or "test",
+    {"id": ..., "kind": "redteam" or "lookalike", "concern": an id of taxonomy.yaml, "lang": a language code,
+     "instruction": ..., "response": an explained refusal, or a helpful answer to a look-alike,
+     "split": "train" or "test",
      "review": {"status": "unreviewed", "approved" or "rejected", "reviewers": [...], "note": ...},
      "source": ..., "license": ...}
 
@@ -81,7 +82,7 @@ def load_prompts(
 ) -> list[Prompt]:
     """The rows of the files (default: the shipped ones) that are asked for, in the order of the files.
 
-    Every row is checked, asked for or not, and so is the whole: ids are unique, and no instruction stands in both splits.
+    Every row is checked, asked for or not, and so is the whole: ids are unique, no instruction stands in both splits.
 
     Raises:
         DataError: a file is missing, or a row is wrong; it names the file, the line, the value and what was expected.
@@ -95,9 +96,9 @@ def load_prompts(
             prompt = parse_prompt(line, place)
             _check_unique(prompt, place, places)
             _check_split(prompt, place, splits)
-            if kind in (None, prompt.kind) and split in (None, prompt.split):
-                if languages is None or prompt.lang in languages:
-                    chosen.append(prompt)
+            wanted = kind in (None, prompt.kind) and split in (None, prompt.split)
+            if wanted and (languages is None or prompt.lang in languages):
+                chosen.append(prompt)
     return chosen
 
 
@@ -154,7 +155,7 @@ def _check_split(prompt: Prompt, place: str, splits: dict[str, tuple[Split, str]
     split, first = splits.setdefault(key, (prompt.split, place))
     if split != prompt.split:
         raise DataError(
-            f"{place}: the instruction of {prompt.id!r} is in the {prompt.split} split here and in the {split} split at "
+            f"{place}: the instruction of {prompt.id!r} is in the {prompt.split} split, and in the {split} split at "
             f"{first}; give both rows the same split or drop one"
         )
 

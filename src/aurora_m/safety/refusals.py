@@ -32,7 +32,7 @@ class Verdict:
 
 
 def judge_answer(answer: str, lang: str | None = None) -> Verdict:
-    """Judges an answer to a prompt in `lang`. It may refuse in any language: models fall back on the one they know best."""
+    """Judges an answer to a prompt in `lang`. It may refuse in any language: models fall back on their best one."""
     if not simplify(answer).strip(" ."):
         return Verdict("empty")
     phrase = detect_refusal(answer, lang)
@@ -72,7 +72,7 @@ def _simple_character(character: str) -> str:
 
 @cache
 def _pattern(code: str) -> tuple[re.Pattern[str] | None, bool]:
-    """One expression for all refusal phrases of a language (None where it has none), and whether its words are spaced."""
+    """One expression for a language's refusal phrases (None where it has none), and whether its words are spaced."""
     settings = load_language(code)
     spaced = settings.words == "spaces"
     gap = rf" (?:[^.]{{0,{_GAP}}} )?" if spaced else rf"[^.]{{0,{_GAP}}}"
