@@ -80,7 +80,15 @@ def test_surrogate_pairs_are_characters():
 
 def test_both_readers_make_the_same_documents():
     records = [
-        {"text": "ä\n\"q\" \\ 日本", "id": 7, "source": "s", "url": "u", "license": "L", "lang": "yy", "more": {"a": [1]}},
+        {
+            "text": 'ä\n"q" \\ 日本',
+            "id": 7,
+            "source": "s",
+            "url": "u",
+            "license": "L",
+            "lang": "yy",
+            "more": {"a": [1]},
+        },
         {"text": "b", "id": None, "license": ["MIT", "X"], "code_lang": "python", "n": 1.5},
         {"text": "c", "id": "z", "source": ""},
     ]
@@ -136,7 +144,8 @@ def test_a_record_that_does_not_fit_its_template_is_counted_with_the_complaint()
 
 
 @pytest.mark.parametrize(
-    "template", ["{{ ''.__class__.__mro__ }}", "{{ a.append(1) }}", "{% for i in range(10**9) %}x{% endfor %}", "{{ 1 // 0 }}"]
+    "template",
+    ["{{ ''.__class__.__mro__ }}", "{{ a.append(1) }}", "{% for i in range(10**9) %}x{% endfor %}", "{{ 1 // 0 }}"],
 )
 def test_templates_run_in_a_sandbox(template):
     assert rejected({"a": [1]}, template=template) == {"template_failed": 1}

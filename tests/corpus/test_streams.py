@@ -57,7 +57,7 @@ def test_a_200_megabyte_line_is_passed_over_in_bounded_memory(tmp_path):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert b"".join(block.data for block in blocks) == b'{"text": "first"}\n{"text": "last"}\n'
-    assert sum((block.skipped for block in blocks), []) == [200_000_013]
+    assert [size for block in blocks for size in block.skipped] == [200_000_013]
     assert blocks[-1].first_line == 3 or blocks[-1].data == b""
     assert peak < 64_000_000
 
