@@ -131,6 +131,27 @@ def test_a_failure_in_a_worker_leaves_no_half_written_shard(curated, tmp_path, m
     assert not list(tmp_path.glob("out/*/train-*"))
 
 
+def test_reading_stays_a_few_batches_ahead_of_writing(curated, monkeypatch):
+    from concurrent.futures import ThreadPoolExecutor
+    from types import SimpleNamespace
+
+    (batch,) = list(stage.read_rows(curated / "japanese" / "train-00000.parquet", stage._COLUMNS))
+    read = []
+
+    def endless(_path, _columns):
+        while True:
+            read.append(1)
+            yield batch
+
+    monkeypatch.setattr(stage, "read_rows", endless)
+    encoder = SimpleNamespace(encode_batch=lambda texts: [[0]] * len(texts))
+    with ThreadPoolExecutor(2) as pool:
+        rows = stage._encoded([curated], encoder, pool)
+        for _ in range(50):
+            next(rows)
+        assert len(read) <= 50 + stage._BATCHES_UNDER_WAY
+
+
 def test_configs_import_nothing_heavy():
     import subprocess
     import sys
