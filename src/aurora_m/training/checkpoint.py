@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed.checkpoint as dcp
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
+from torch.distributed.checkpoint.state_dict_loader import load as load_tensors
+from torch.distributed.checkpoint.state_dict_saver import save as save_tensors
 
 from aurora_m.workspace import (
     AuroraError,
@@ -58,7 +61,7 @@ class _MetadataUnpickler(pickle.Unpickler):
         return super().find_class(module_name, global_name)
 
 
-class _SafeReader(dcp.FileSystemReader):
+class _SafeReader(FileSystemReader):
     """DCP keeps its table of contents as a pickle; this reads it without letting it run anything."""
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
@@ -86,11 +89,11 @@ def save_checkpoint(folder: Path, tensors: dict[str, Tensor], record: dict[str, 
     try:
         with atomic_folder(folder) as temporary, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that no process group is there is intended
-            writer = dcp.FileSystemWriter(temporary, overwrite=True)
-            dcp.save(dict(tensors), storage_writer=writer, no_dist=True)
+            writer = FileSystemWriter(temporary, overwrite=True)
+            save_tensors(dict(tensors), storage_writer=writer, no_dist=True)
             files = {path.name: fingerprint_file(path) for path in sorted(temporary.iterdir())}
             write_json(temporary / _RECORD, {"format": _FORMAT, "files": files, **record})
-    except (OSError, RuntimeError, dcp.CheckpointException) as error:
+    except (OSError, RuntimeError, CheckpointException) as error:
         _raise_interrupt_within(error)
         raise AuroraError(f"checkpoint {folder} could not be written: {_reason(error)}") from None
 
@@ -110,8 +113,8 @@ def load_checkpoint(folder: Path, tensors: dict[str, Tensor]) -> dict[str, Any]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            dcp.load(dict(tensors), storage_reader=_SafeReader(folder), no_dist=True)
-    except (Exception, dcp.CheckpointException) as error:
+            load_tensors(dict(tensors), storage_reader=_SafeReader(folder), no_dist=True)
+    except (Exception, CheckpointException) as error:
         _raise_interrupt_within(error)
         raise AuroraError(f"checkpoint {folder} does not fit this model: {_reason(error)}") from None
     return record
@@ -165,7 +168,7 @@ def restore_random(states: dict[str, Tensor]) -> None:
 
 def _causes(error: BaseException) -> list[BaseException]:
     """The errors of all ranks where DCP gathered them, otherwise the error itself."""
-    if isinstance(error, dcp.CheckpointException):
+    if isinstance(error, CheckpointException):
         return [failure[0] for failure in error.failures.values()]
     return [error]
 

@@ -31,10 +31,10 @@ class LearningRate(Section):
     Longer than the phase, the phase stops on the slope; a following phase with `continues: true` goes on from there.
     """
 
-    peak: float | None = Field(None, gt=0)
+    peak: float | None = Field(default=None, gt=0)
     warmup: Annotated[int | str, BeforeValidator(parse_warmup)] = 0
     decay: Literal["cosine", "linear", "constant", "1-sqrt"] = "cosine"
-    to: float = Field(0.0, ge=0)
+    to: float = Field(default=0.0, ge=0)
     over: Annotated[Count, Field(gt=0)] | None = None
     continues: bool = False
 
@@ -98,11 +98,11 @@ class PhaseConfig(Section):
 class OptimizerConfig(Section):
     """AdamW. `clip` is the largest gradient norm let through; weight decay acts on matrices only."""
 
-    beta1: float = Field(0.9, ge=0, lt=1)
-    beta2: float = Field(0.95, ge=0, lt=1)
-    eps: float = Field(1e-8, gt=0)
-    weight_decay: float = Field(0.1, ge=0)
-    clip: float = Field(1.0, gt=0)
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    beta2: float = Field(default=0.95, ge=0, lt=1)
+    eps: float = Field(default=1e-8, gt=0)
+    weight_decay: float = Field(default=0.1, ge=0)
+    clip: float = Field(default=1.0, gt=0)
 
 
 class LedgerConfig(Section):

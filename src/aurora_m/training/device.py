@@ -8,9 +8,9 @@ import torch
 
 from aurora_m.model import ModelConfig
 
-# On CPU a larger micro batch buys nothing once the matrices are busy, and costs cache misses: 256 MB measured best
-# at hidden sizes of 192 to 512.
-_CPU_ACTIVATION_BYTES = 256 * 2**20
+# On a CPU larger micro batches bring nothing once the matrices are busy: at hidden 192, 4,096 tokens at once measure
+# as fast as 2,048 and as 8,192.
+_CPU_ACTIVATION_BYTES = 512 * 2**20
 _CUDA_ACTIVATION_SHARE = 0.5
 
 
@@ -19,10 +19,22 @@ def pick_device() -> torch.device:
 
 
 def resolve_precision(precision: Literal["auto", "float32", "bfloat16"], device: torch.device) -> torch.dtype:
-    """The dtype of matrix products. `auto`: bfloat16 on CUDA, float32 on CPU (without AMX, bfloat16 is slower there)."""
+    """The dtype of matrix products. `auto` is bfloat16 on CUDA and on CPUs that multiply it in hardware.
+
+    Decided by the processor's features and not by a stopwatch: a resumed run must decide alike.
+    """
     if precision == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
+        return torch.bfloat16 if device.type == "cuda" or _cpu_multiplies_bfloat16() else torch.float32
     return torch.bfloat16 if precision == "bfloat16" else torch.float32
+
+
+def _cpu_multiplies_bfloat16() -> bool:
+    """AVX512-BF16 or AMX: a step of 2.4M parameters takes 0.25 s instead of 0.33 s (float32) on two cores of a Zen 5.
+
+    Without them bfloat16 is emulated and slower than float32. The questions are private to torch, so they may go.
+    """
+    questions = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, question, lambda: False)() for question in questions)
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager:
@@ -30,8 +42,10 @@ def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16)
 
 
-def auto_micro_batch(config: ModelConfig, sequence_length: int, device: torch.device, dtype: torch.dtype) -> int:
-    """Sequences per forward pass, from an estimate of the activations kept for the backward pass.
+def auto_micro_batch(
+    config: ModelConfig, sequences: int, sequence_length: int, device: torch.device, dtype: torch.dtype
+) -> int:
+    """Sequences per forward pass, so that the activations kept for the backward pass fit; equal parts of a step.
 
     It depends on the machine's total memory and not on what happens to be free: a resumed run must split its steps
     as before, or its sums would round differently.
@@ -44,7 +58,9 @@ def auto_micro_batch(config: ModelConfig, sequence_length: int, device: torch.de
         budget = max(0, torch.cuda.get_device_properties(device).total_memory - states) * _CUDA_ACTIVATION_SHARE
     else:
         budget = min(_CPU_ACTIVATION_BYTES, psutil.virtual_memory().total // 8)
-    return max(1, int(budget // (per_token * sequence_length)))
+    fitting = max(1, int(budget // (per_token * sequence_length)))
+    parts = -(-sequences // fitting)
+    return -(-sequences // parts)
 
 
 def estimated_parameters(config: ModelConfig) -> int:

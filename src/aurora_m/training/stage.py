@@ -59,10 +59,11 @@ def train(
     model = build_model(config, base, base_folder, facts["tokenizer"]["vocab_size"], seed).to(device)
     if config.compile:
         model.compile()
-    state = TrainingState(model, build_optimizer(model, config.optimizer), open_batches(config, tokens, facts, seed))
+    batches = open_batches(config, tokens, facts, seed)
+    state = TrainingState(model, build_optimizer(model, config.optimizer), batches)
 
     # ---- where the run stands
-    chain = chain_fingerprints(_start(config, base, base_folder, tokens, seed, dtype), config.phases)
+    chain = chain_fingerprints(_start(config, base, base_folder, tokens, seed), config.phases)
     reference = "base" if base_folder is None and config.phases[0].name == "base" else "initial"
     out.mkdir(parents=True, exist_ok=True)
     set_aside(out, chain, progress)
@@ -115,7 +116,7 @@ def train(
         if phase.name in [row["name"] for row in state.finished]:
             continue
         if state.phase != phase.name or state.phase_step == 0:
-            state.batches.start_phase(phase.mixture, phase.sequence_length, phase.name)
+            batches.start_phase(phase.mixture, phase.sequence_length, phase.name)
         run_phase(state, phase, segment, loop, fingerprint)
 
     result = {
@@ -203,17 +204,15 @@ def open_batches(config: TrainConfig, tokens: Path, facts: dict[str, Any], seed:
     )
 
 
-def _start(
-    config: TrainConfig, base: BaseConfig, base_folder: Path | None, tokens: Path, seed: int, dtype: torch.dtype
-) -> dict[str, Any]:
-    """What every phase's result depends on. Threads, compilation and micro batches change rounding only."""
+def _start(config: TrainConfig, base: BaseConfig, base_folder: Path | None, tokens: Path, seed: int) -> dict[str, Any]:
+    """What every phase's result depends on. Machine, threads, compilation, micro batches change rounding only."""
     return {
         "seed": seed,
         "base": fingerprint_large(base_folder) if base_folder else base.model_dump(mode="json"),
         "tokens": fingerprint_large(tokens, ("*.idx", "*.bin", "tokenizer.json")),
         "optimizer": config.optimizer.model_dump(mode="json"),
         "fim": config.fim and config.fim.model_dump(mode="json"),
-        "dtype": str(dtype),
+        "precision": config.precision,
         "heldout_tokens": config.ledger.heldout_tokens,
     }
 

@@ -57,7 +57,9 @@ def run_phase(state: TrainingState, phase: PhaseConfig, segment: Segment, loop: 
     mark_phase(loop.out, phase.name, fingerprint)
     metrics = MetricsFile(loop.out / "metrics.jsonl")
     device = next(state.model.parameters()).device
-    micro_batch = loop.micro_batch or auto_micro_batch(state.model.config, phase.sequence_length, device, loop.dtype)
+    micro_batch = loop.micro_batch or auto_micro_batch(
+        state.model.config, phase.sequences_per_step, phase.sequence_length, device, loop.dtype
+    )
     state.model.train()
 
     remaining = (phase.steps - state.phase_step) * phase.tokens_per_step
