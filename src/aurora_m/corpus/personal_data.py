@@ -143,10 +143,8 @@ def _address_rules(version_words: tuple[str, ...]) -> list[Rule]:
         rf"(?<!{_LATIN}){re.escape(word)}(?!{_LATIN})" if word[0].isascii() else re.escape(word)
         for word in (*_VERSION_WORDS, *version_words)
     )
-    # "version 1.2.3.4", and also the second of "versions 1.2.3.4 and 1.2.3.5".
-    version_before = re.compile(
-        rf"(?:{words})[^\w\n]{{0,4}}(?:[\d.]+[^\w\n]{{1,3}}(?:\w{{1,4}}[^\w\n]{{1,3}})?)*$", re.I
-    )
+    # "version 1.2.3.4", and also the second of "versions 1.2.3.4, 1.2.3.5".
+    version_before = re.compile(rf"(?:{words})[^\w\n]{{0,4}}(?:[\d.]+[^\w\n]{{1,3}})*$", re.I)
     version_after = re.compile(rf"[^\w\n]{{0,4}}(?:{words})", re.I)
 
     def is_ipv4(match: re.Match[str]) -> bool:

@@ -1,0 +1,193 @@
+"""Duplicates: planted ones are found in every language, one of each cluster stays, and order does not matter."""
+
+import random
+from itertools import pairwise
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aurora_m.corpus.config import NearDuplicateConfig
+from aurora_m.corpus.dedup import EXACT, KEPT, NEAR, DuplicateIndex, content_hashes, minhash
+from aurora_m.corpus.segments import segment
+
+CONFIG = NearDuplicateConfig()
+# Letters to make words of, in each script, and what stands between words.
+ALPHABETS = {
+    "en": ("abcdefghijklmnoprstuvwy", " "),
+    "fi": ("aeiouyäöhjklmnprstv", " "),
+    "hi": ("कखगघचजटडतदनपबमयरलवसहािीुूेो", " "),
+    "ja": ("のはがをにでとも本日人大年国行学生先月今家山川田中小上下見食水火木金土雨空花", ""),
+    "vi": ("abcdeghiklmnopqrstuvxyăâđêôơưáàảạếềộở", " "),
+}
+
+
+def column(values: list[str]) -> pa.LargeStringArray:
+    return pa.array(values, pa.large_string())
+
+
+def resolve(values: list[str], ids: list[str] | None = None, ranks: list[int] | None = None, order=None, config=CONFIG):
+    """Adds texts one by one in the order given; returns what became of each, in their own order."""
+    order = list(range(len(values))) if order is None else order
+    ids = ids or [f"{number:04}" for number in range(len(values))]
+    hashes, signatures = content_hashes(column(values)), minhash(segment(column(values)), config, 7)
+    index = DuplicateIndex(config)
+    for number in order:
+        rank = ranks[number] if ranks else 0
+        index.add(rank, [ids[number]], hashes[number : number + 1], signatures[number : number + 1])
+    duplicates = index.resolve()
+    place = np.argsort(order)
+    return duplicates.kind[place], np.asarray(order, np.int64)[duplicates.survivor[place]]
+
+
+def invent(generator: random.Random, lang: str, words: int) -> list[str]:
+    letters, gap = ALPHABETS[lang]
+    size = (2, 9) if gap else (1, 1)
+    return ["".join(generator.choices(letters, k=generator.randint(*size))) for _ in range(words)]
+
+
+def edit(generator: random.Random, lang: str, words: list[str], share: float) -> list[str]:
+    return [invent(generator, lang, 1)[0] if generator.random() < share else word for word in words]
+
+
+@pytest.mark.parametrize("lang", ALPHABETS)
+def test_near_duplicates_with_two_percent_of_words_edited_are_found(lang):
+    generator = random.Random(3)
+    gap = ALPHABETS[lang][1]
+    originals = [invent(generator, lang, 300) for _ in range(100)]
+    edited = [edit(generator, lang, words, 0.02) for words in originals]
+    kind, survivor = resolve([gap.join(words) for words in originals + edited])
+    assert (kind[:100] == KEPT).all()
+    assert (survivor[100:] == np.arange(100)).mean() >= 0.85
+    assert set(survivor[100:][kind[100:] != KEPT] - np.flatnonzero(kind[100:] != KEPT)) == {0}
+
+
+@pytest.mark.parametrize("lang", ALPHABETS)
+def test_different_texts_are_no_duplicates(lang):
+    generator = random.Random(4)
+    gap = ALPHABETS[lang][1]
+    kind, _ = resolve([gap.join(invent(generator, lang, 300)) for _ in range(200)])
+    assert (kind == KEPT).all()
+
+
+def test_signatures_estimate_the_overlap_without_bias():
+    generator = random.Random(5)
+    originals = [invent(generator, "en", 400) for _ in range(60)]
+    edited = [edit(generator, "en", words, 0.06) for words in originals]
+
+    def shingles(words):
+        return {tuple(words[i : i + 5]) for i in range(len(words) - 4)}
+
+    true = [
+        len(shingles(a) & shingles(b)) / len(shingles(a) | shingles(b)) for a, b in zip(originals, edited, strict=True)
+    ]
+    signatures = minhash(segment(column([" ".join(words) for words in originals + edited])), CONFIG, 1)
+    estimated = (signatures[:60] == signatures[60:]).mean(axis=1)
+    # 60 pairs of 112 places: the standard error of the mean is 0.006.
+    assert abs((estimated - true).mean()) < 0.02
+
+
+def test_minhash_is_that_of_the_twin():
+    values = ["one two three four five six", "One, two: three; FOUR", "", "日本語の文です", "a b c d e " * 9]
+    segments = segment(column(values))
+    config = NearDuplicateConfig(bands=2, rows=3, ngram=4)
+    generator = np.random.Generator(np.random.PCG64(9))
+    multipliers, addends = generator.integers(0, 1 << 32, (2, 6), np.uint32)
+
+    def mix(value: int) -> int:
+        value = (value ^ (value >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+        value = (value ^ (value >> 27)) * 0x94D049BB133111EB % 2**64
+        return value ^ (value >> 31)
+
+    def twin(hashes: list[int]) -> list[int]:
+        length = min(4, len(hashes))
+        shingles = []
+        for begin in range(len(hashes) - length + 1 if length else 0):
+            key = 0
+            for word in hashes[begin : begin + length]:
+                key = (key * 0x9E3779B97F4A7C15 + word) % 2**64
+            shingles.append(mix(key) >> 32)
+        return [
+            min(((int(a) | 1) * shingle + int(b)) % 2**32 for shingle in shingles) if shingles else 2**32 - 1
+            for a, b in zip(multipliers, addends, strict=True)
+        ]
+
+    expected = [twin(segments.word_hash[a:b].tolist()) for a, b in pairwise(segments.word_offsets)]
+    assert minhash(segments, config, 9).tolist() == expected
+    assert minhash(segments, config, 9, np.array([4, 0])).tolist() == [expected[4], expected[0]]
+
+
+def test_case_and_white_space_do_not_make_a_text_different():
+    kind, survivor = resolve(["The Same  text\n here, twice.", " the same text here, TWICE. "])
+    assert kind.tolist() == [KEPT, EXACT]
+    assert survivor.tolist() == [0, 0]
+    first, second = content_hashes(column(["x = 1", "x == 1"]))
+    assert first != second, "signs make a text another, though its words are the same"
+
+
+def test_texts_shorter_than_a_shingle_are_compared_whole():
+    kind, _ = resolve(["two words", "Two, words!", "two other", "二", "二。", "", "!!", "??"])
+    assert kind.tolist() == [KEPT, NEAR, KEPT, KEPT, NEAR, KEPT, KEPT, KEPT]
+
+
+def test_the_earlier_domain_stays_then_the_smaller_id():
+    text = "the same words in three domains and under several ids"
+    kind, survivor = resolve([text] * 4, ids=["a", "b", "d", "c"], ranks=[1, 0, 0, 0])
+    assert survivor.tolist() == [1, 1, 1, 1]
+    assert kind.tolist() == [EXACT, KEPT, EXACT, EXACT]
+    near = [text + " indeed it is so", text + " indeed it is so, yes"]
+    loose = NearDuplicateConfig(bands=28, rows=4, threshold=0.5)
+    assert resolve(near, ids=["z", "y"], config=loose)[1].tolist() == [1, 1]
+    assert resolve(near, ids=["z", "y"], ranks=[0, 1], config=loose)[1].tolist() == [0, 0]
+
+
+def test_documents_without_signatures_take_no_part_in_the_near_check():
+    words = invent(random.Random(6), "en", 200)
+    values = column([" ".join(words), " ".join(words[:-1]), " ".join(words)])
+    hashes, signatures = content_hashes(values), minhash(segment(values), CONFIG, 7)
+    index = DuplicateIndex(CONFIG)
+    assert index.add(0, ["a"], hashes[:1], signatures[:1]) == 0
+    assert index.add(1, pa.array(["b", "c"]), hashes[1:], None) == 1
+    duplicates = index.resolve()
+    assert duplicates.keep.tolist() == [True, True, False]
+    assert duplicates.reasons == [None, None, "exact_duplicate"]
+
+
+def test_an_empty_index_resolves_to_nothing():
+    assert len(DuplicateIndex(CONFIG).resolve().kind) == 0
+
+
+def cluster_texts(generator: random.Random) -> list[str]:
+    """Texts in families of copies and near copies, down to chains in which the ends are unlike each other."""
+    texts = []
+    for _ in range(6):
+        words = invent(generator, "en", 60)
+        for _ in range(generator.randint(1, 6)):
+            words = edit(generator, "en", words, 0.015) if generator.random() < 0.7 else words
+            texts.append(" ".join(words))
+    return texts
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6))
+def test_the_result_does_not_depend_on_the_order_of_adding(seed):
+    generator = random.Random(seed)
+    texts = cluster_texts(generator)
+    order = list(range(len(texts)))
+    generator.shuffle(order)
+    expected, shuffled = resolve(texts), resolve(texts, order=order)
+    assert np.array_equal(expected[0], shuffled[0])
+    assert np.array_equal(expected[1], shuffled[1])
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6))
+def test_of_every_cluster_exactly_one_stays(seed):
+    kind, survivor = resolve(cluster_texts(random.Random(seed)))
+    kept = kind == KEPT
+    assert kept.any()
+    assert (survivor[kept] == np.flatnonzero(kept)).all()
+    assert kept[survivor].all(), "a document was dropped for one that was dropped itself"
+    assert (survivor <= np.arange(len(survivor))).all(), "of equals, the smaller id stays"
