@@ -116,8 +116,9 @@ def parse_prompt(line: bytes, place: str) -> Prompt:
     """
     try:
         row = json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise DataError(f"{place}: not UTF-8 ({error.reason} at byte {error.start}); save the file as UTF-8") from None
+        json.dumps(row, ensure_ascii=False).encode("utf-8")  # half of a surrogate pair, escaped: JSON, but no text
+    except UnicodeError as error:
+        raise DataError(f"{place}: not UTF-8 ({error}); save the file as UTF-8") from None
     except (ValueError, RecursionError) as error:
         raise DataError(f"{place}: not JSON ({error}); every line is one object with {_fields()}") from None
     if not isinstance(row, dict):
