@@ -118,23 +118,30 @@ _ADDRESS_BEFORE = re.compile(
     r"://|@|\b(?:ipv?4?|host|address|addr|inet|server|client|remote|dns|from|ping)\b|(?<![a-z])ip(?![a-z])", re.I
 )
 _PORT_AFTER = re.compile(r"[:/]\d")
-# Version 4 addresses that say nothing about anybody: this host, private networks, link-local, multicast, reserved ones.
-_IMPERSONAL = [
-    ipaddress.ip_network(network)
-    for network in (
-        *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12"),
-        *("192.168.0.0/16", "224.0.0.0/3"),
-    )
-]
 _GLOBAL_IPV6 = ipaddress.ip_network("2000::/3")
 _IPV4 = r"\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}"
 
 
-def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+def _is_impersonal(octets: list[int]) -> bool:
+    """Version 4 addresses that say nothing about anybody: this host, private, link-local, multicast, reserved."""
+    first, second = octets[:2]
+    return (
+        first in (0, 10, 127)
+        or first >= 224
+        or (first, second) in ((192, 168), (169, 254))
+        or (first == 172 and 16 <= second < 32)
+        or (first == 100 and 64 <= second < 128)
+    )
+
+
+def _is_ipv6(match: re.Match[str]) -> bool:
+    # "ab::c" of programs and the slice "2000::3" parse as addresses; of two groups few are.
+    if len(re.findall(r"\w+", match[0])) < 3:
+        return False
     try:
-        return ipaddress.ip_address(text)
+        return ipaddress.IPv6Address(match[0]) in _GLOBAL_IPV6
     except ValueError:
-        return None
+        return False
 
 
 def _address_rules(version_words: tuple[str, ...]) -> list[Rule]:
@@ -150,20 +157,14 @@ def _address_rules(version_words: tuple[str, ...]) -> list[Rule]:
     def is_ipv4(match: re.Match[str]) -> bool:
         octets = [int(octet) for octet in match[0].split(".")]
         # 1.2.3.4 is a section or a version far more often than an address.
-        address = _address(match[0])
-        if max(octets) <= _LARGEST_VERSION or not address or any(address in network for network in _IMPERSONAL):
+        if max(octets) <= _LARGEST_VERSION or max(octets) > 255 or _is_impersonal(octets):
             return False
         text, begin, end = match.string, match.start(), match.end()
-        before = text[max(text.rfind("\n", 0, begin) + 1, begin - 60) : begin]
+        before = text[max(0, begin - 60) : begin].rpartition("\n")[2]
         if version_before.search(before) or version_after.match(text, end, end + 20):
             return False
         # So is 4.46.0.60, unless something says that it is an address.
         return octets[0] > 9 or bool(_ADDRESS_BEFORE.search(before) or _PORT_AFTER.match(text, end))
-
-    def is_ipv6(match: re.Match[str]) -> bool:
-        # "ab::c" of programs and the slice "2000::3" parse as addresses; of two groups few are.
-        address = _address(match[0])
-        return address is not None and address in _GLOBAL_IPV6 and len(re.findall(r"\w+", match[0])) >= 3
 
     # Not in 1.2.3.4.5, lib-1.2.3.4, @1.2.3.4, ==1.2.3.4, path/1.2.3.4; but in http://1.2.3.4.
     apart = r"(?<![\w.@^~-])(?<![=<>~!]=)(?<!~> )(?<![^/]/)"
@@ -173,7 +174,7 @@ def _address_rules(version_words: tuple[str, ...]) -> list[Rule]:
             "ip",
             r"[0-9A-Fa-f]{1,4}:[0-9A-Fa-f:]*:[0-9A-Fa-f]{1,4}",
             re.compile(r"(?<![\w:.])[0-9A-Fa-f]{1,4}:[0-9A-Fa-f:]{2,40}(?<!:)(?![\w:])", re.ASCII),
-            is_ipv6,
+            _is_ipv6,
         ),
     ]
 
