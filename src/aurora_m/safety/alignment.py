@@ -16,7 +16,7 @@ from typing import Any, Literal
 import torch
 from pydantic import ValidationError
 
-from ..model import Decoder, count_parameters, load_model
+from ..model import Decoder, count_parameters, load_model, save_model
 from ..tokens import DomainTokens, TrainBatches, load_tokenizer
 from ..training import (
     CheckpointConfig,
@@ -26,7 +26,6 @@ from ..training import (
     PhaseConfig,
     TrainingState,
     build_optimizer,
-    export_model,
     fingerprint_large,
     pick_device,
     resolve_precision,
@@ -35,7 +34,16 @@ from ..training import (
     segment_of,
     set_aside,
 )
-from ..workspace import DataError, Progress, RecipeError, fingerprint, format_count, read_json, write_json
+from ..workspace import (
+    DataError,
+    Progress,
+    RecipeError,
+    atomic_folder,
+    fingerprint,
+    format_count,
+    read_json,
+    write_json,
+)
 from .config import AlignConfig, ReplayConfig
 from .prompts import Prompt, load_prompts, select_reviewed, shipped_prompt_files
 from .tuning import INSTRUCTION_TEMPLATE, TUNING_DOMAIN, ResponseBatches, encode_prompts
@@ -117,7 +125,8 @@ def align(
     if not state.finished:
         run_phase(state, phase, segment_of(phase), loop, chain[0][1])
     elif not (out / PHASE / "model").exists():
-        export_model(model, out / PHASE / "model", loop.tokenizer, loop.eod_id)
+        with atomic_folder(out / PHASE / "model") as temporary:
+            save_model(model, temporary, loop.tokenizer, eod_id=loop.eod_id)
 
     result = {
         "enabled": True,
