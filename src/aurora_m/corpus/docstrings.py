@@ -30,11 +30,12 @@ def documentation(program: str) -> str | None:
     return "\n\n".join(dict.fromkeys(text for text in found if len(text.split()) >= _FEWEST_WORDS))
 
 
-def _strings(tree: ast.Module) -> Iterator[str]:
-    """Docstrings in the order of the source."""
-    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    nodes = [node for node in ast.walk(tree) if isinstance(node, documented)]
-    for node in sorted(nodes, key=lambda node: getattr(node, "lineno", 0)):
+def _strings(node: ast.AST) -> Iterator[str]:
+    """Docstrings below a node in the order of the source. Only statements are looked into, never expressions."""
+    if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
         text = ast.get_docstring(node, clean=False)
         if text:
             yield text
+    for name in ("body", "handlers", "orelse", "finalbody", "cases"):
+        for child in getattr(node, name, ()):
+            yield from _strings(child)

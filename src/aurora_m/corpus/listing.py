@@ -55,7 +55,7 @@ _NOT_OWN_CODE = frozenset(
 )
 _TESTS = frozenset(["test", "tests", "idle_test", "testing", "turtledemo"])
 _GLOB = re.compile(r"[*?\[]")
-_FINGERPRINT_WHOLE_BYTES = 16_000_000
+_FINGERPRINT_WHOLE_BYTES = 256_000_000
 
 
 def source_name(source: SourceConfig) -> str:
@@ -93,7 +93,7 @@ def list_files(source: SourceConfig) -> list[SourceFile]:
 
 
 def fingerprint_source(source: SourceConfig) -> str:
-    """What changes when the files of a source do: small files by content, large ones by size, time and their ends.
+    """What changes when the files of a source do: small sources by content, large ones by size, time and files' ends.
 
     A Hugging Face dataset is known by address and revision only; nothing is fetched.
 
@@ -104,7 +104,9 @@ def fingerprint_source(source: SourceConfig) -> str:
         return fingerprint([source.path, source.subset, source.split, source.revision])
     if source.path == STDLIB:
         return fingerprint([STDLIB, sys.version])
-    return fingerprint([_identity(file) for file in list_files(source)])
+    files = list_files(source)
+    whole = sum(file.size for file in files) <= _FINGERPRINT_WHOLE_BYTES
+    return fingerprint([_identity(file, whole) for file in files])
 
 
 def tree_root(source: SourceConfig) -> Path:
@@ -112,14 +114,14 @@ def tree_root(source: SourceConfig) -> Path:
     return Path(sysconfig.get_paths()["stdlib"] if source.path == STDLIB else source.path)
 
 
-def _identity(file: SourceFile) -> list[Any]:
+def _identity(file: SourceFile, whole: bool) -> list[Any]:
     if file.filesystem is not None:
         return [file.path, file.size, file.filesystem.ukey(file.path)]
-    if file.size <= _FINGERPRINT_WHOLE_BYTES:
+    if whole:
         return [file.path, fingerprint_file(Path(file.path))]
     with file.open() as opened:
         head = opened.read(65536)
-        opened.seek(-65536, os.SEEK_END)
+        opened.seek(max(file.size - 65536, 0))
         return [file.path, file.size, Path(file.path).stat().st_mtime_ns, fingerprint((head + opened.read()).hex())]
 
 
@@ -172,19 +174,22 @@ def _remote_files(source: SourceConfig, address: str) -> list[SourceFile]:
 
     try:
         filesystem, root = url_to_fs(address)
-        if _GLOB.search(root):
+        if re.search(r"[*\[]", root):  # a question mark may be part of a web address
             found = filesystem.glob(root, detail=True)
+        elif (details := filesystem.info(root))["type"] == "file":
+            return [SourceFile(root, int(details.get("size") or 0), filesystem)]
         else:
             found = filesystem.find(root, detail=True)
+    except FileNotFoundError:
+        found = {}
     except Exception as error:  # every filesystem has its own: no network, no such dataset, no right to see it
         raise DataError(f"{address} cannot be listed: {type(error).__name__}: {error}") from None
     if not found:
         raise DataError(f"{address} does not exist or holds nothing")
-    single = list(found) == [root]
     return [
         SourceFile(path, int(details.get("size") or 0), filesystem)
         for path, details in found.items()
-        if details.get("type") == "file" and (single or _is_wanted(path.rsplit("/", 1)[-1], source))
+        if details.get("type") == "file" and _is_wanted(path.rsplit("/", 1)[-1], source)
     ]
 
 

@@ -18,7 +18,7 @@ from .documents import DOCUMENT_SCHEMA, byte_lengths
 from .streams import LineBlock
 
 # Half of a surrogate pair: parsers differ in what they make of a lone one, so Python's decides.
-_SURROGATE_ESCAPE = rb"\\u[dD][89a-fA-F]"
+_SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
 _MOST_LABEL_CHARACTERS = 2000
 _BLANK = b" \t\r"
 
@@ -72,11 +72,16 @@ class RecordForm:
             return None
         return _compile(self.source.where, "where", lambda env, text: env.compile_expression(text))
 
-    @cached_property
-    def needs_slow_reader(self) -> re.Pattern[bytes]:
-        """Finds in JSON lines what a fast parser would silently change: lone surrogates, a text that is no string."""
-        key = re.escape(json.dumps(self.fields["text"], ensure_ascii=False).encode())
-        return re.compile(rb"%s|%s\s*:\s*[^\"\sn]" % (_SURROGATE_ESCAPE, key))
+    def needs_slow_reader(self, lines: bytes) -> bool:
+        """Whether JSON lines hold what a fast parser would silently change: lone surrogates, a text that is no string.
+
+        It may be wrong only to the safe side. Counting is several times faster than one regular expression.
+        """
+        if (b"\\ud" in lines or b"\\uD" in lines) and _SURROGATE_ESCAPE.search(lines):
+            return True
+        key = json.dumps(self.fields["text"], ensure_ascii=False).encode()
+        plain = sum(lines.count(key + follows) for follows in (b': "', b':"', b": null", b":null"))
+        return lines.count(key) != plain
 
 
 def make_form(source: SourceConfig, name: str, domain: str, lang: str | None, config: CurateConfig) -> RecordForm:
@@ -107,7 +112,7 @@ def _compile(text: str, key: str, make: Callable) -> Any:
 def documents_from_lines(block: LineBlock, form: RecordForm) -> Parsed:
     """JSON lines as documents. Compiled where every line is plain and sound, else line by line."""
     columns = None
-    if form.render is None and form.selects is None and not form.needs_slow_reader.search(block.data):
+    if form.render is None and form.selects is None and not form.needs_slow_reader(block.data):
         columns = _fast_columns(block, form)
     if columns is not None:
         numbers = np.arange(block.first_line, block.first_line + len(columns["text"]))

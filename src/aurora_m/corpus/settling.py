@@ -74,10 +74,10 @@ class Survivors:
 
     @contextmanager
     def _open(self, column: str | None) -> Iterator[pa.ipc.RecordBatchFileReader]:
-        with pa.memory_map(str(self.path)) as mapped:
-            schema = pa.ipc.open_file(mapped).schema
+        with pa.OSFile(str(self.path)) as file:
+            schema = pa.ipc.open_file(file).schema
             wanted = None if column is None else [schema.get_field_index(column)]
-            yield pa.ipc.open_file(mapped, options=pa.ipc.IpcReadOptions(included_fields=wanted, use_threads=False))
+            yield pa.ipc.open_file(file, options=pa.ipc.IpcReadOptions(included_fields=wanted, use_threads=False))
 
     def __enter__(self) -> "Survivors":
         return self
