@@ -1,0 +1,85 @@
+"""The train section refuses what cannot be meant, and says what would do."""
+
+import subprocess
+import sys
+
+import pytest
+from pydantic import ValidationError
+from tests.training.synthetic import tiny_config
+
+from aurora_m.training import LearningRate, PhaseConfig, TrainConfig
+
+PHASE = {
+    "name": "CAP",
+    "tokens": "1M",
+    "mixture": {"aa": 1.0},
+    "sequence_length": 256,
+    "tokens_per_step": 4096,
+    "lr": {"peak": 1e-3},
+}
+
+
+def test_the_config_does_not_import_torch():
+    code = (
+        "import sys, aurora_m.training, aurora_m.evaluation; print([m for m in ('torch', 'numpy') if m in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("warmup", "tokens"), [(0, 0), ("2M", 2_000_000), ("20 steps", 81_920), ("2K steps", 8_192_000), (500, 500)]
+)
+def test_a_warmup_is_tokens_or_steps(warmup, tokens):
+    assert LearningRate(peak=1e-3, warmup=warmup).warmup_tokens(4096) == tokens
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"tokens_per_step": 4000}, "not a multiple of sequence_length 256; the nearest is 4096"),
+        ({"tokens_per_step": 100}, "the nearest is 256"),
+        ({"tokens": 4095}, "4095 tokens are less than one step of 4096"),
+        ({"name": "../CAP"}, "pattern"),
+        (
+            {"lr": {"peak": 1e-3, "warmup": "300 steps"}},
+            "warm-up of 1228800 tokens does not fit in a schedule of 1000000",
+        ),
+        ({"lr": {}}, "peak is missing"),
+        ({"lr": {"continues": True, "peak": 1e-3}}, "takes no peak"),
+        ({"lr": {"peak": 1e-4, "to": 1e-3}}, "to 0.001 is above peak 0.0001"),
+        ({"lr": {"peak": 1e-4, "warmup": "soon"}}, "'soon' is not a quantity"),
+        ({"lr": {"peak": 1e-4, "warmup": -5}}, "is negative"),
+        ({"colour": "red"}, "Extra inputs are not permitted"),
+    ],
+)
+def test_a_phase_that_cannot_be_meant_is_refused(change, message):
+    with pytest.raises(ValidationError, match=message):
+        PhaseConfig.model_validate(PHASE | change)
+
+
+@pytest.mark.parametrize(
+    ("names", "continues", "message"),
+    [
+        (["CAP", "CAP"], [False, False], "phase CAP appears twice"),
+        (["CAP", "base"], [False, False], "must come first"),
+        (["CAP", "initial"], [False, False], "taken by a folder"),
+        (["CAP", "CAT"], [True, False], "needs a phase before it"),
+    ],
+)
+def test_phases_that_do_not_follow_each_other_are_refused(names, continues, message):
+    phases = [
+        PHASE | {"name": name, "lr": {"continues": True} if goes_on else {"peak": 1e-3}}
+        for name, goes_on in zip(names, continues, strict=True)
+    ]
+    with pytest.raises(ValidationError, match=message):
+        TrainConfig.model_validate({"phases": phases, "ledger": {"every": 1}, "checkpoint": {"every": 1}})
+
+
+@pytest.mark.parametrize(("tokens", "steps"), [(4096, 1), (6000, 1), (6144, 2), (8192, 2), (1_000_000, 244)])
+def test_tokens_become_the_nearest_whole_number_of_steps(tokens, steps):
+    assert PhaseConfig.model_validate(PHASE | {"tokens": tokens}).steps == steps
+
+
+def test_a_config_survives_json():
+    config = tiny_config()
+    assert TrainConfig.model_validate_json(config.model_dump_json()) == config
