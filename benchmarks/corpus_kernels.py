@@ -160,7 +160,7 @@ def spans(words: Segments, texts: list[str], number: int) -> list[tuple[int, int
 def datasketch_speed(texts: pa.LargeStringArray, megabytes: float = 1.0) -> tuple[float, float]:
     """Megabytes per CPU second of datasketch and of this project, from text to signature, on the same documents.
 
-    Both make 112 permutations of word 5-grams; datasketch's words are those of `str.split`, fewer than ours in Japanese.
+    Both make 112 permutations of word 5-grams; its words are those of `str.split`, in Japanese fewer than ours.
     """
     from datasketch import MinHash
 

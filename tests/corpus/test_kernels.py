@@ -143,7 +143,8 @@ def counts_of(text: str) -> dict[str, int]:
 
 def line_counts(lines: list[str]) -> dict[str, int]:
     names = ("lines", "bullet_lines", "ellipsis_lines", "prose_lines", "terminal_lines")
-    counts, fenced = dict.fromkeys(names, 0), False
+    counts: dict[str, int] = {name: 0 for name in names}
+    fenced = False
     for line in filter(None, map(str.strip, lines)):
         fenced ^= line.startswith(("```", "~~~"))
         if not any(unicodedata.category(c)[0] == "L" or is_single(c) for c in line):

@@ -4,6 +4,7 @@ import io
 import json
 from collections import Counter
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -36,7 +37,12 @@ def column(values: list[str]) -> pa.LargeStringArray:
     return pa.array(values, pa.large_string())
 
 
-def judge(text: str, rules="text", lang: str | None = "en", **thresholds: float) -> str | None:
+def judge(
+    text: str,
+    rules: Literal["text", "code"] = "text",
+    lang: str | None = "en",
+    thresholds: dict[str, float] | None = None,
+) -> str | None:
     values = column([text])
     settings_of = load_language(lang) if lang else None
     _, keep, reasons = quality_pass(values, segment(values), rules, settings_of, thresholds)
@@ -74,8 +80,8 @@ def test_each_text_rule_drops_what_it_is_for(text, signal):
     others = {
         name: (-1e9 if name.endswith("_min") else 1e9) for name in TEXT_THRESHOLDS if name.rpartition("_")[0] != signal
     }
-    assert judge(text, **others) == f"quality:{signal}"
-    assert judge(GOOD, **others, **limits) is None
+    assert judge(text, thresholds=others) == f"quality:{signal}"
+    assert judge(GOOD, thresholds=others | limits) is None
 
 
 @pytest.mark.parametrize(
@@ -125,7 +131,7 @@ def test_thresholds_come_from_publication_then_language_then_recipe():
 
 def test_an_unknown_threshold_is_refused_with_the_nearest_name():
     with pytest.raises(RecipeError, match="did you mean 'stop_word_ratio_min'"):
-        judge(GOOD, stop_word_ration_min=0.1)
+        judge(GOOD, thresholds={"stop_word_ration_min": 0.1})
 
 
 def test_columns_are_float32_of_the_batch():
