@@ -143,7 +143,7 @@ def counts_of(text: str) -> dict[str, int]:
 
 def line_counts(lines: list[str]) -> dict[str, int]:
     names = ("lines", "bullet_lines", "ellipsis_lines", "prose_lines", "terminal_lines")
-    counts: dict[str, int] = {name: 0 for name in names}
+    counts: dict[str, int] = dict.fromkeys(list(names), 0)
     fenced = False
     for line in filter(None, map(str.strip, lines)):
         fenced ^= line.startswith(("```", "~~~"))
