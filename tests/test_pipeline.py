@@ -24,7 +24,7 @@ def finished(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def project(finished, tmp_path) -> Path:
-    """A finished run of its own to change. Paths differ from the original's, so sources are compared by content."""
+    """A finished run of its own to change, in another place: sources are compared by content, not by folder."""
     shutil.copytree(finished, tmp_path / "project")
     return tmp_path / "project"
 
@@ -100,7 +100,9 @@ def test_from_a_stage_redoes_it_and_all_that_follow(finished):
 
 def test_a_stage_alone_refuses_to_build_on_what_is_out_of_date(project):
     write_documents(project / "letters.jsonl", seed=9)
-    with pytest.raises(AuroraError, match=r"train builds on curate, which is not up to date \(changed: input letters"):
+    with pytest.raises(
+        AuroraError, match=r"train builds on curate, which is not up to date \(changed: input letters 1: letters"
+    ):
         run(Recipe.load(project / "small.yaml"), runs=project / "runs", only="train", progress=QUIET)
 
 

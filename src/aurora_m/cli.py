@@ -1,6 +1,7 @@
 """The command `aurora-m`: each command is a few lines over one public function."""
 
 import errno
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -153,6 +154,8 @@ def main() -> None:
         if not isinstance(error, AuroraError):
             raise
         _say(str(error), error.exit_code)
+        if error.exit_code == 0:
+            _say(f"resume: aurora-m {shlex.join(sys.argv[1:])}", 0)
         sys.exit(error.exit_code)
 
 

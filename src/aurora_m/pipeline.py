@@ -207,9 +207,9 @@ def _stages(recipe: Recipe, folder: Path) -> list[_Stage]:
 
     def curate_inputs() -> dict[str, str]:
         return {
-            f"{name}: {source.path}": corpus.fingerprint_source(source)
+            f"{name} {number}: {Path(source.path).name}": corpus.fingerprint_source(source)
             for name, domain in recipe.domains.items()
-            for source in domain.sources
+            for number, source in enumerate(domain.sources, 1)
         }
 
     def base_inputs() -> dict[str, str]:
@@ -257,7 +257,7 @@ def _stages(recipe: Recipe, folder: Path) -> list[_Stage]:
         return release.release(recipe.release, folder, out, dump, progress)
 
     seed = {"seed": recipe.seed}
-    domains = {"domains": dump["domains"]}
+    domains = {"domains": {name: _without_folders(domain) for name, domain in dump["domains"].items()}}
     # Threads and paths' shorthands change no result, so they change no fingerprint.
     curate_config = {key: value for key, value in dump["curate"].items() if key != "threads"}
     train_config = {key: value for key, value in dump["train"].items() if key != "threads"}
@@ -303,6 +303,11 @@ def final_models(folder: Path) -> dict[str, Path]:
         "trained": train / trained["final_model"],
         "aligned": align / aligned["final_model"],
     }
+
+
+def _without_folders(domain: dict[str, Any]) -> dict[str, Any]:
+    """A domain's config with the sources' folders left out: their content counts, not where it lies."""
+    return {**domain, "sources": [{**source, "path": Path(source["path"]).name} for source in domain["sources"]]}
 
 
 def _finished(folder: Path, stage: str) -> str:

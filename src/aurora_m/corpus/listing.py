@@ -106,7 +106,9 @@ def fingerprint_source(source: SourceConfig) -> str:
         return fingerprint([STDLIB, sys.version])
     files = list_files(source)
     whole = sum(file.size for file in files) <= _FINGERPRINT_WHOLE_BYTES
-    return fingerprint([_identity(file, whole) for file in files])
+    # Names count from their common folder: a corpus that was moved is still the same corpus.
+    root = os.path.commonpath([str(Path(file.path).parent) for file in files]) if files else ""
+    return fingerprint([_identity(file, whole, root) for file in files])
 
 
 def tree_root(source: SourceConfig) -> Path:
@@ -114,15 +116,16 @@ def tree_root(source: SourceConfig) -> Path:
     return Path(sysconfig.get_paths()["stdlib"] if source.path == STDLIB else source.path)
 
 
-def _identity(file: SourceFile, whole: bool) -> list[Any]:
+def _identity(file: SourceFile, whole: bool, root: str) -> list[Any]:
     if file.filesystem is not None:
         return [file.path, file.size, file.filesystem.ukey(file.path)]
+    name = os.path.relpath(file.path, root)
     if whole:
-        return [file.path, fingerprint_file(Path(file.path))]
+        return [name, fingerprint_file(Path(file.path))]
     with file.open() as opened:
         head = opened.read(65536)
         opened.seek(max(file.size - 65536, 0))
-        return [file.path, file.size, Path(file.path).stat().st_mtime_ns, fingerprint((head + opened.read()).hex())]
+        return [name, file.size, Path(file.path).stat().st_mtime_ns, fingerprint((head + opened.read()).hex())]
 
 
 def _local_files(source: SourceConfig) -> list[SourceFile]:

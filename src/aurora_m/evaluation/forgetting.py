@@ -1,13 +1,15 @@
 """What was forgotten: held-out bits-per-byte of every domain, for base, trained and aligned model side by side."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from aurora_m.model import load_model
 from aurora_m.training import HeldoutScore, heldout_domains, pick_device, score_heldout
 from aurora_m.workspace import Progress, read_json
 
 from .config import EvaluateConfig
+
+Precision = Literal["auto", "float32", "bfloat16"]
 
 
 def measure_forgetting(
@@ -26,13 +28,13 @@ def measure_forgetting(
         DataError: a model or a token shard is damaged.
     """
     domains = heldout_domains(tokens)
-    length = heldout_length(models)
+    length, precision = ledger_settings(models)
     scores: dict[Path, dict[str, HeldoutScore]] = {}
     with progress.task("held-out scores", total=len(set(models.values())), unit="models") as task:
         for name, path in models.items():
             if path not in scores:
                 model = load_model(path, device=pick_device())
-                scores[path] = score_heldout(model, tokens, domains, length, config.heldout_tokens)
+                scores[path] = score_heldout(model, tokens, domains, length, config.heldout_tokens, precision=precision)
                 task.advance(1, note=name)
     return {
         "models": {name: _describe(path, scores[path]) for name, path in models.items()},
@@ -43,16 +45,17 @@ def measure_forgetting(
     }
 
 
-def heldout_length(models: dict[str, Path]) -> int:
-    """The window the run's ledger used, from the `train.json` two folders above a model; else what all models can take.
+def ledger_settings(models: dict[str, Path]) -> tuple[int, Precision]:
+    """Window and precision of the run's ledger, from the `train.json` two folders above a model; else what all take.
 
     A longer window than the one trained with would blame a model for positions it has never seen.
     """
     for path in models.values():
         train_json = path.parent.parent / "train.json"
         if train_json.is_file():
-            return int(read_json(train_json)["heldout_sequence_length"])
-    return min(_max_positions(path) for path in models.values())
+            facts = read_json(train_json)
+            return int(facts["heldout_sequence_length"]), facts["dtype"]
+    return min(_max_positions(path) for path in models.values()), "auto"
 
 
 def _max_positions(folder: Path) -> int:

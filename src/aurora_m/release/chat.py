@@ -17,7 +17,7 @@ def chat_template(instruction_template: str) -> str:
     before, after = (json.dumps(part, ensure_ascii=False) for part in instruction_template.split("{instruction}"))
     return (
         "{{ eos_token }}{% for message in messages %}"
-        "{% if message['role'] == 'user' %}{{ " + before + " + message['content'] + " + after + " }}"
+        "{% if message['role'] == 'user' %}{{ " + before + " + message['content'] | trim + " + after + " }}"
         "{% elif message['role'] == 'assistant' %}{{ message['content'] + eos_token }}"
         "{% else %}{{ message['content'] + '\\n\\n' }}{% endif %}"
         "{% endfor %}"

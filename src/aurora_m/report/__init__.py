@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .page import write_report
+    from .standing import describe_run
 
-__all__ = ["write_report"]
+__all__ = ["describe_run", "write_report"]
 
-_MODULE_OF = {"write_report": "page"}
+_MODULE_OF = {"describe_run": "standing", "write_report": "page"}
 
 
 def __getattr__(name: str) -> Any:

@@ -76,7 +76,10 @@ def _safety_tile(facts: RunFacts) -> dict[str, str]:
     }
     if not any(rates["refusal"]):
         return NOT_YET
-    ways = {kind: " → ".join(f"{rate['rate']:.0%}" if rate else "–" for rate in both) for kind, both in rates.items()}
+    ways = {
+        kind: " → ".join(f"{rate['rate']:.0%}" if rate and rate["rate"] is not None else "–" for rate in both)
+        for kind, both in rates.items()
+    }
     return {"value": ways["refusal"], "note": f"harmless look-alikes: {ways['over_refusal']}"}
 
 

@@ -69,7 +69,7 @@ def _draw_rates(axes, rows: list[dict[str, Any]], kind: str) -> None:
     """One line per row: hollow before, filled after, each with its 95% interval."""
     for place, row in enumerate(rows):
         for when, colour, face, offset in (("before", BEFORE, "none", -0.16), ("after", AFTER, AFTER, 0.16)):
-            if rate := row[kind].get(when):
+            if (rate := row[kind].get(when)) and rate["rate"] is not None:
                 axes.plot([rate["low"], rate["high"]], [place + offset] * 2, color=colour, linewidth=2, alpha=0.55)
                 axes.plot(rate["rate"], place + offset, "o", color=colour, markerfacecolor=face, markersize=5.5)
         if row["heading"]:
