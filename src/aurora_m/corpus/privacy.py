@@ -90,7 +90,8 @@ def _replacer(settings: LanguageSettings | None, style: Style, seed: int) -> Rep
 
     def replace(kind: str, value: str) -> str | None:
         if kind == "key":
-            return PLACEHOLDERS[kind]
+            # An invented value behind `key = name =` looks like a key.
+            return None if pseudonyms.is_own(value.rpartition("=")[2]) else PLACEHOLDERS[kind]
         return None if pseudonyms.is_own(value) else pseudonyms(kind, value)
 
     return replace

@@ -199,7 +199,7 @@ class Screen:
         if self.evaluation is None:
             return
         started = time.perf_counter()
-        batch.overlaps = list(self.evaluation.find(_texts(batch.documents), segments, np.arange(len(segments))))
+        batch.overlaps = self.evaluation.find(_texts(batch.documents), segments)
         batch.funnel.passes["decontaminate"].seconds += time.perf_counter() - started
 
     def _redact(self, batch: Screened) -> None:
@@ -226,7 +226,7 @@ class Screen:
         config = self.config.repeated_text
         if self.domain.repeated_text and self.domain.rules == "text" and config.is_on:
             started = time.perf_counter()
-            batch.repeatable = Repeatable.of(_texts(batch.documents), segments, np.arange(len(segments)), config)
+            batch.repeatable = Repeatable.of(_texts(batch.documents), segments, config)
             batch.funnel.passes["repeated_text"].seconds += time.perf_counter() - started
 
 
