@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from .hashing import fold, kernel
+from ..workspace import kernel
+from .hashing import fold
 from .kernels import BEGINS_PARAGRAPH, HAS_LETTER, class_of, decode, fence_begins, is_rule
 from .segments import Segments, text_buffers
 from .unicode_tables import DIGIT, SINGLE, unicode_tables

@@ -17,8 +17,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from ..workspace import kernel
 from .array_files import ArrayFile, parts_by_key, slices_of
-from .hashing import kernel, mix
+from .hashing import mix
 from .passages import is_gap
 from .segments import Segments, segment, text_buffers
 
