@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow as pa
 
 from ..workspace import kernel
+from .fenced_code import is_underlined
 from .hashing import fold
-from .kernels import BEGINS_PARAGRAPH, HAS_LETTER, class_of, decode, fence_begins, is_rule
+from .kernels import BEGINS_PARAGRAPH, HAS_LETTER, class_of, decode, fence_begins
 from .segments import Segments, text_buffers
 from .unicode_tables import DIGIT, SINGLE, unicode_tables
 
@@ -102,15 +103,8 @@ def gather_passages(
                 elif fenced or (by_line and data[line_begins] == 62):
                     kind = _SPARED
                 elif not underline:
-                    # Three tildes are a fence, unless they are as long as the line that they would be a heading's.
-                    underlines = (
-                        line + 1 < last_line
-                        and line_flags[line + 1] & BEGINS_PARAGRAPH == 0
-                        and is_rule(data, begin + line_start[line + 1], begin + line_end[line + 1])
-                        and (
-                            data[begin + line_start[line + 1]] != 126
-                            or line_characters[line + 1] >= line_characters[line]
-                        )
+                    underlines = is_underlined(
+                        data, begin, line, last_line, line_start, line_end, line_characters, line_flags
                     )
                     if not underlines and data[line_begins] != 35:
                         kind = _TEXT

@@ -39,7 +39,7 @@ class Repeatable:
             by_line = config.unit == "lines"
             passages = find_passages(texts, segments, rows, by_line=by_line, min_words=config.min_words)
         if config.spans != "none":
-            runs = word_runs(segments, rows, config.span_words)
+            runs = word_runs(texts, segments, rows, config.span_words)
         return cls(passages, runs)
 
     def words(self) -> np.ndarray:
