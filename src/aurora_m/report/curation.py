@@ -37,9 +37,10 @@ def curation_section(facts: RunFacts) -> dict[str, Any] | None:
     if not facts.curation:
         return None
     domains = facts.curation["domains"]
+    counted = (facts.tokens or {}).get("domains", {})
     code = [name for name, domain in domains.items() if domain.get("code_languages")]
     return {
-        "funnels": [_funnel(name, domain) for name, domain in domains.items()],
+        "funnels": [_funnel(name, domain, counted.get(name, {})) for name, domain in domains.items()],
         "domains": list(domains),
         "reasons": _by_domain({n: _reasons(d) for n, d in domains.items()}, list(domains)),
         "redactions": _by_domain({n: d.get("redactions", {}) for n, d in domains.items()}, list(domains)),
@@ -60,10 +61,16 @@ def curation_section(facts: RunFacts) -> dict[str, Any] | None:
     }
 
 
-def _funnel(name: str, domain: dict[str, Any]) -> dict[str, Any]:
+def _funnel(name: str, domain: dict[str, Any], counted: dict[str, Any]) -> dict[str, Any]:
+    """What was left after every pass. `counted` is the domain's part of tokens.json, empty before it was tokenized.
+
+    Only what was kept is ever tokenized. Tokens of what was left before are its bytes at the bytes per token of the
+    domain's kept text, and so are all tokens where the counts are of another curation than this one.
+    """
     passes = domain.get("passes", [])
     documents = max((p["documents_in"] for p in passes), default=0) or 1
     size = max((p["bytes_in"] for p in passes), default=0) or 1
+    tokens, tokenized = (sum(split.get(key) or 0 for split in counted.values()) for key in ("tokens", "bytes"))
     steps = [
         {
             "label": _PASS_LABELS.get(p["name"], p["name"].replace("_", " ")),
@@ -72,10 +79,12 @@ def _funnel(name: str, domain: dict[str, Any]) -> dict[str, Any]:
             "documents_share": p["documents_out"] / documents,
             "bytes_share": p["bytes_out"] / size,
             "dropped": p["documents_in"] - p["documents_out"],
+            "tokens": p["bytes_out"] * tokens / tokenized if tokenized else None,
+            "tokens_counted": p is passes[-1] and p["bytes_out"] == tokenized > 0,
         }
         for p in passes
     ]
-    return {"name": name, "steps": steps, "documents_in": documents, "bytes_in": size}
+    return {"name": name, "steps": steps, "documents_in": documents, "bytes_in": size, "has_tokens": tokenized > 0}
 
 
 def _decontamination(curation: dict[str, Any]) -> dict[str, Any] | None:
