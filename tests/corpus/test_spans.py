@@ -24,7 +24,7 @@ def find(folder, texts: list[str], window: int, keep: list[bool] | None = None, 
     index = SpanIndex(folder, window)
     for first in range(0, len(texts), batch):
         some = texts[first : first + batch]
-        index.add(word_runs(column(some), segment(column(some)), np.arange(len(some)), window), len(some))
+        index.add(word_runs(column(some), segment(column(some)), window), len(some))
     runs, offsets = index.resolve(np.array(keep if keep is not None else [True] * len(texts), bool))
     return [[tuple(run) for run in runs[a:b].tolist()] for a, b in pairwise(offsets)]
 

@@ -82,10 +82,10 @@ def test_nothing_is_said_of_tokens_before_they_are_counted():
 def test_records_that_reading_rejected_are_counted_once(tmp_path):
     dropped = {"not JSON": {"documents": 3, "bytes": 9}}
     step = {"name": "read", "documents_in": 5, "bytes_in": 20, "documents_out": 2, "bytes_out": 11, "dropped": dropped}
-    domain = {"passes": [step], "rejected_records": {"not JSON": 3}}
+    domain = {"passes": [step], "rejected_records": {"not JSON": 3, "not_sampled": 2}}
     section = curation_section(RunFacts(tmp_path, curation={"domains": {"fi": domain}}))
     assert section is not None and section["reasons"] == []
-    assert [(row["label"], row["total"]) for row in section["rejected"]] == [("not JSON", 3)]
+    assert [(row["label"], row["total"]) for row in section["rejected"]] == [("not JSON", 3), ("not sampled", 2)]
 
 
 def test_the_table_of_evaluation_sets_stays_small():

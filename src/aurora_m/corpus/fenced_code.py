@@ -11,38 +11,32 @@ from .kernels import BEGINS_PARAGRAPH, fence_begins, is_rule
 from .segments import Segments, text_buffers
 
 
-def find_stretches(
-    texts: pa.LargeStringArray, segments: Segments, documents: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def find_stretches(texts: pa.LargeStringArray, segments: Segments) -> tuple[np.ndarray, np.ndarray]:
     """The words of texts that stand before, between and after fenced code; all words of a text without any.
 
     Returns:
         stretches int64 (k, 2): the first of their words, counted in the text, and the one after the last;
         offsets int64[n + 1]: those of text i are `offsets[i]` to `offsets[i + 1]`.
-
-    Args:
-        documents: the number (int64) in `segments` of each text.
     """
     data, offsets = text_buffers(texts)
-    most = int((segments.line_offsets[documents + 1] - segments.line_offsets[documents]).sum()) + len(documents)
-    stretches, stretch_offsets = np.empty((most, 2), np.int64), np.zeros(len(documents) + 1, np.int64)
+    n, most = len(segments), len(segments) + len(segments.line_hash)
+    stretches, stretch_offsets = np.empty((most, 2), np.int64), np.zeros(n + 1, np.int64)
     found = gather_stretches(
-        data, offsets, np.ascontiguousarray(documents, np.int64), segments.word_offsets, segments.word_start,
-        segments.line_offsets, segments.line_start, segments.line_end, segments.line_characters, segments.line_flags,
-        stretches, stretch_offsets,
+        data, offsets, segments.word_offsets, segments.word_start, segments.line_offsets, segments.line_start,
+        segments.line_end, segments.line_characters, segments.line_flags, stretches, stretch_offsets,
     )  # fmt: skip
     return stretches[:found], stretch_offsets
 
 
 @kernel
 def gather_stretches(
-    data, offsets, documents, word_offsets, word_start, line_offsets, line_start, line_end, line_characters,
+    data, offsets, word_offsets, word_start, line_offsets, line_start, line_end, line_characters,
     line_flags, stretches, stretch_offsets,
 ):  # fmt: skip
     """Fills what `find_stretches` returns; returns how many stretches there are."""
     found = np.int64(0)
-    for row in range(len(documents)):
-        text, begin = documents[row], offsets[row]
+    for text in range(len(offsets) - 1):
+        begin = offsets[text]
         first_word, last_word = word_offsets[text], word_offsets[text + 1]
         last_line = line_offsets[text + 1]
         word = opens = first_word
@@ -67,7 +61,7 @@ def gather_stretches(
         if not fenced and last_word > opens:
             stretches[found, 0], stretches[found, 1] = opens - first_word, last_word - first_word
             found += 1
-        stretch_offsets[row + 1] = found
+        stretch_offsets[text + 1] = found
     return found
 
 

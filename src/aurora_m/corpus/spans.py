@@ -44,19 +44,17 @@ class WordRuns:
     key_offsets: np.ndarray
 
 
-def word_runs(texts: pa.LargeStringArray, segments: Segments, documents: np.ndarray, window: int) -> WordRuns:
-    """Of texts; `documents` (int64) is the number of each in `segments`."""
-    stretches, stretch_offsets = find_stretches(texts, segments, documents)
-    counts = np.diff(segments.word_offsets)[documents]
-    word_offsets = np.concatenate([[0], counts.cumsum()]).astype(np.int64)
-    words = np.empty(int(word_offsets[-1]), np.uint32)
+def word_runs(texts: pa.LargeStringArray, segments: Segments, window: int) -> WordRuns:
+    """Of texts, of which the segments are."""
+    stretches, stretch_offsets = find_stretches(texts, segments)
+    word_offsets = segments.word_offsets
+    words = (segments.word_hash >> np.uint64(32)).astype(np.uint32)
     keys, starts = np.empty(len(words), np.uint64), np.empty(len(words), np.uint32)
-    key_offsets = np.zeros(len(documents) + 1, np.int64)
-    scratch = np.empty(int(counts.max(initial=0)), np.uint64)
+    scratch = np.empty(int(np.diff(word_offsets).max(initial=0)), np.uint64)
+    key_offsets = np.zeros(len(word_offsets), np.int64)
     found = winnow(
-        segments.word_offsets, segments.word_hash, np.ascontiguousarray(documents, np.int64), stretch_offsets,
-        stretches, window, window // 2, words, scratch, keys, starts, key_offsets,
-    )  # fmt: skip
+        words, word_offsets, stretches, stretch_offsets, window, window // 2, scratch, keys, starts, key_offsets
+    )
     return WordRuns(words, word_offsets, keys[:found].copy(), starts[:found].copy(), key_offsets)
 
 
@@ -69,28 +67,21 @@ def _power(exponent):
 
 
 @kernel
-def winnow(
-    word_offsets, word_hash, documents, stretch_offsets, stretches, window, run, words, scratch, keys, starts,
-    key_offsets,
-):  # fmt: skip
-    """The words of texts, and the least key of every window in a stretch of them, the leftmost of equals."""
-    filled = found = np.int64(0)
-    for row in range(len(documents)):
-        first, last = word_offsets[documents[row]], word_offsets[documents[row] + 1]
-        begin = filled
-        for word in range(first, last):
-            words[filled] = np.uint32(word_hash[word] >> np.uint64(32))
-            filled += 1
-        for stretch in range(stretch_offsets[row], stretch_offsets[row + 1]):
+def winnow(words, word_offsets, stretches, stretch_offsets, window, run, scratch, keys, starts, key_offsets):
+    """The least key of every window in a stretch of texts, the leftmost of equals."""
+    found = np.int64(0)
+    for text in range(len(word_offsets) - 1):
+        begin, end = word_offsets[text], word_offsets[text + 1]
+        for stretch in range(stretch_offsets[text], stretch_offsets[text + 1]):
             opens, closes = stretches[stretch, 0], stretches[stretch, 1]
             if closes - opens < window:
                 continue
             found = _winnow_stretch(words, begin, opens, closes, window, run, scratch, keys, starts, found)
-            if closes < last - first:
+            if begin + closes < end:
                 keys[found] = ~keys[found - 1]  # any will do that is as rare
                 starts[found] = np.uint32((closes - window + 1) | _NO_WINDOWS)
                 found += 1
-        key_offsets[row + 1] = found
+        key_offsets[text + 1] = found
     return found
 
 

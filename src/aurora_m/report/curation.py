@@ -44,7 +44,7 @@ def curation_section(facts: RunFacts) -> dict[str, Any] | None:
         "domains": list(domains),
         "reasons": _by_domain({n: _reasons(d) for n, d in domains.items()}, list(domains)),
         "redactions": _by_domain({n: d.get("redactions", {}) for n, d in domains.items()}, list(domains)),
-        "rejected": _by_domain({n: d.get("rejected_records", {}) for n, d in domains.items()}, list(domains)),
+        "rejected": _by_domain({n: _rejected(d) for n, d in domains.items()}, list(domains)),
         "scores": score_figures(domains, facts.domains),
         "score_domains": [name for name in facts.domains if domains.get(name, {}).get("scores")],
         "languages": _language_confusion(domains),
@@ -191,6 +191,10 @@ def _reasons(domain: dict[str, Any]) -> dict[str, int]:
             label = reason_label(reason)
             reasons[label] = reasons.get(label, 0) + dropped["documents"]
     return reasons
+
+
+def _rejected(domain: dict[str, Any]) -> dict[str, int]:
+    return {reason_label(reason): records for reason, records in domain.get("rejected_records", {}).items()}
 
 
 def reason_label(reason: str) -> str:
