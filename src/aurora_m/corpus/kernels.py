@@ -9,7 +9,8 @@ each, compiled on the first call and kept in numba's cache.
 
 import numpy as np
 
-from .hashing import HASH_PRIME, HASH_START, kernel, mix, mix_step
+from ..workspace import kernel
+from .hashing import HASH_PRIME, HASH_START, mix, mix_step
 from .unicode_tables import (
     BLOCK_BITS,
     BULLET,

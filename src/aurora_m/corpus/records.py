@@ -275,7 +275,8 @@ def _label(value: Any) -> str | None:
 
 
 def documents_from_columns(columns: dict[str, pa.Array], numbers: np.ndarray, place: str, form: RecordForm) -> Parsed:
-    """Columns as documents: rows without text or with too much of it are rejected, missing values filled in."""
+    """Columns as documents: rows without text, with too much of it or outside the sample are rejected, missing values
+    filled in."""
     sizes = byte_lengths(columns["text"])
     parsed = Parsed(_EMPTY)
     without, too_long = sizes <= 0, sizes > form.max_document_bytes
@@ -304,8 +305,10 @@ def documents_from_columns(columns: dict[str, pa.Array], numbers: np.ndarray, pl
         [filled[name] for name in DOCUMENT_SCHEMA.names], schema=DOCUMENT_SCHEMA
     )
     if form.source.sample < 1:
-        taken = [_hash(id) < form.source.sample * 2**64 for id in filled["id"].to_pylist()]
-        parsed.documents = parsed.documents.filter(pa.array(taken, pa.bool_()))
+        taken = np.array([_hash(id) < form.source.sample * 2**64 for id in filled["id"].to_pylist()], np.bool_)
+        if not taken.all():
+            parsed.reject("not_sampled", int(byte_lengths(texts)[~taken].sum()), int((~taken).sum()))
+        parsed.documents = parsed.documents.filter(pa.array(taken))
     return parsed
 
 
