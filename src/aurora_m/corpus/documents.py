@@ -48,6 +48,11 @@ def with_column(documents: pa.RecordBatch, name: str, values: pa.Array) -> pa.Re
     return documents.set_column(at, documents.schema.field(at), values)
 
 
+def filtered(documents: pa.RecordBatch, keep: np.ndarray) -> pa.RecordBatch:
+    """The documents `keep` (bool[n]); the batch itself, not copied, where that is all."""
+    return documents if keep.all() else documents.filter(pa.array(keep))
+
+
 class DocumentWriter:
     """Writes batches of one schema to `<folder>/<split>-00000.parquet`, -00001, ... (zstd).
 

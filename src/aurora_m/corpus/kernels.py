@@ -190,6 +190,17 @@ def find_words(
                 digits += kind & DIGIT != 0
                 letters += kind & DIGIT == 0
                 value = (value ^ np.uint64(code + lower[np.uint64(at)])) * HASH_PRIME
+                if code >= 65 and code < 0x80:
+                    # The rest of a run of ASCII letters, of which none ends the word.
+                    while following < end:
+                        small = data[np.uint64(following)] | np.uint8(32)
+                        if np.uint8(small - np.uint8(97)) >= np.uint8(26):
+                            break
+                        value = (value ^ np.uint64(small)) * HASH_PRIME
+                        following += 1
+                    run = following - i - 1
+                    characters, letters, length = characters + run, letters + run, length + run
+                    word_stops = following
             elif kind & SPACE:
                 spaces += 1
             elif code == 35 and (i == begin or data[i - 1] != 35):

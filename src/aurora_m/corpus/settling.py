@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from .config import HeldoutConfig
 from .dedup import EXACT, KEPT, NEAR, REASONS, Duplicates
-from .documents import DOCUMENT_SCHEMA, DocumentWriter, with_column
+from .documents import DOCUMENT_SCHEMA, DocumentWriter, filtered, with_column
 from .funnel import DroppedSample, Funnel
 from .heldout import choose_heldout
 from .partitions import Partition
@@ -96,13 +96,13 @@ def settle(
             batch = with_column(batch, "upsampling_weight", weights[rows])
             _drop_duplicates(batch, kinds[rows], stays[rows], survivors.funnel, survivors.dropped)
             unique = np.flatnonzero(kinds[rows] == KEPT)
-            batch = batch.filter(pa.array(kinds[rows] == KEPT))
+            batch = filtered(batch, kinds[rows] == KEPT)
             first = survivors.first + rows.start
             batch, left = remove_repeats(batch, first + unique, removals, survivors.funnel, survivors.dropped)
             survivors.funnel.count_sources(batch, "kept")
             aside_rows = held_out[rows][unique[left]]
-            train.write(batch.filter(pa.array(~aside_rows)))
-            aside.write(batch.filter(pa.array(aside_rows)))
+            train.write(filtered(batch, ~aside_rows))
+            aside.write(filtered(batch, aside_rows))
     sample = survivors.dropped.frame()
     if not sample.is_empty():
         texts = redacted(sample["text"].to_arrow().cast(pa.large_string()))
@@ -124,7 +124,7 @@ def _drop_duplicates(
         sample.add(gone, pass_name, [str(reason)] * gone.num_rows, gone.column("content_hash").to_numpy())
         if kind == NEAR:
             funnel.count_sources(gone, "near_duplicates")
-        batch, kinds = batch.filter(pa.array(keep)), kinds[keep]
+        batch, kinds = filtered(batch, keep), kinds[keep]
 
 
 def _write_dropped(sample: pl.DataFrame, path: Path, id_of: Callable[[int], str]) -> None:
