@@ -80,7 +80,7 @@ def measure_overlaps(index: EvaluationIndex, path: Path, field: str = "text") ->
     for texts in batches(path, field):
         segments = segment(texts)
         started = time.process_time()
-        found += index.find(texts, segments, np.arange(len(texts)))
+        found += index.find(texts, segments)
         seconds += time.process_time() - started
         size += int(np.diff(np.frombuffer(texts.buffers()[1], np.int64, len(texts) + 1)).sum())
         documents += len(texts)
@@ -131,7 +131,7 @@ def main() -> None:
     parser.add_argument("--whole", type=int, default=8)
     arguments = parser.parse_args()
     index = load_index(arguments.data / "eval", arguments.ngram, arguments.whole)
-    index.find(texts := pa.array(["warm up"], pa.large_string()), segment(texts), np.arange(1))
+    index.find(texts := pa.array(["warm up"], pa.large_string()), segment(texts))
 
     corpora = {lang: (arguments.data / "corpus" / f"{lang}.jsonl.zst", "text") for lang in LANGUAGES}
     corpora["gsm8k-train"] = arguments.data / "eval/gsm8k/train.jsonl", "question"

@@ -81,7 +81,7 @@ def without_repeats(
     with tempfile.TemporaryDirectory() as folder:
         index = RepeatIndex(Path(folder), config)
         for _, batch in batches:
-            index.add(Repeatable.of(batch, batch, segment(batch), np.arange(len(batch)), config), len(batch))
+            index.add(Repeatable.of(batch, segment(batch), config), len(batch))
         removals, total, left = index.resolve(keep), RepeatedText(), []
         for first, batch in batches:
             numbers = first + np.flatnonzero(keep[first : first + len(batch)])

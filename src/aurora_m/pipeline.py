@@ -40,7 +40,9 @@ FOLDERS = {
 # train and align resume inside their folder; the others write a new folder that takes the old one's place at the end.
 _LASTING = ("train", "align")
 # Settings of where and how the work is done; the result does not depend on them.
-_WHERE = frozenset(["threads", "memory", "engine", "ray_address", "partition_bytes", "shuffle_memory_bytes"])
+_WHERE = frozenset(
+    ["threads", "memory", "engine", "ray_address", "partition_bytes", "keep_scored", "shuffle_memory_bytes"]
+)
 
 
 @dataclass(frozen=True)
@@ -233,7 +235,7 @@ def _stages(recipe: Recipe, folder: Path) -> list[_Stage]:
         return {"base": _fingerprint_base(recipe)} if recipe.base.path else {}
 
     def curate(out: Path, progress: Progress) -> dict:
-        # Finished partitions survive a kill, which the stage's own folder does not.
+        # Finished partitions outlive a kill, and the stage: other thresholds are laid on them.
         partitions = folder / "curating"
         return corpus.curate(
             recipe.curate, recipe.domains, out, seed=recipe.seed, progress=progress, partitions=partitions

@@ -6,7 +6,6 @@ import unicodedata
 from itertools import islice
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 import pyarrow as pa
 import pytest
@@ -40,7 +39,7 @@ def index(*sets: list[str], **config) -> EvaluationIndex:
 
 def find(found_in: EvaluationIndex, *documents: str) -> list[Overlap]:
     texts = pa.array(documents, pa.large_string())
-    return found_in.find(texts, segment(texts), np.arange(len(documents)))
+    return found_in.find(texts, segment(texts))
 
 
 def test_a_planted_run_is_found_with_its_item_and_its_length():
@@ -101,12 +100,6 @@ def test_a_text_of_two_sets_counts_for_both_and_the_first_is_the_reason():
     (overlap,) = find(index([noise(1), noise(2)], [], [noise(3), noise(2)]), noise(2))
     assert list(overlap.sets) == ["a", "c"]
     assert overlap.sets["a"].items == overlap.sets["c"].items == {1}
-
-
-def test_only_documents_asked_for_are_looked_at():
-    texts = pa.array([QUESTION, noise(1), QUESTION], pa.large_string())
-    rows = np.array([1, 2])
-    assert [one.row for one in index([QUESTION]).find(texts.take(pa.array(rows)), segment(texts), rows)] == [2]
 
 
 def test_more_hits_than_there_was_room_for_are_all_found():
@@ -235,4 +228,4 @@ def test_technical_documents_share_nothing_with_evaluation_sets(shared_data):
     for lang in ("ja", "code"):
         with zstandard.open(shared_data / "corpus" / f"{lang}.jsonl.zst", "rt", encoding="utf-8") as lines:
             texts = pa.array([json.loads(line)["text"] for line in islice(lines, 600)], pa.large_string())
-        assert evaluation.find(texts, segment(texts), np.arange(len(texts))) == []
+        assert evaluation.find(texts, segment(texts)) == []

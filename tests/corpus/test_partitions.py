@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -75,6 +74,63 @@ def test_what_an_interrupted_run_has_finished_is_not_done_again(tmp_path, screen
     run(tmp_path / "out", domains, tmp_path / "work", partition_bytes=1)
     assert screened_files == ["second/3.jsonl", "second/4.jsonl", "second/5.jsonl"]
     assert checksums(tmp_path / "out") == checksums(tmp_path / "whole")
+
+
+def prose(folder: Path) -> DomainConfig:
+    """A domain that several rules drop something of: documents of 10 to 60 sentences, some of them twice, some edited."""
+    texts = [". ".join(sentence(10 * seed + place) for place in range(10 + seed % 50)) + "." for seed in range(60)]
+    texts += [texts[3], texts[4].replace("a", "e", 40), texts[5].replace("e", "a", 9)]
+    texts += [f"{sentence(9000, 60)}\n{sentence(seed, words)}" for seed, words in ((9001, 200), (9002, 100))]
+    folder.mkdir(parents=True, exist_ok=True)
+    source(folder / "prose.jsonl", *texts)
+    sources = [{"kind": "jsonl", "path": str(folder / "prose.jsonl")}]
+    return DomainConfig.model_validate({"sources": sources, "thresholds": NO_STOP_WORDS})
+
+
+NO_STOP_WORDS = {"distinct_stop_words_min": None, "stop_word_ratio_min": None}
+
+
+@pytest.mark.parametrize(
+    ("thresholds", "settings"),
+    [
+        ({"word_count_min": 200}, {}),
+        ({"characters_min": None, "mean_word_length_max": 4.2}, {}),
+        ({}, {"near_duplicates": {"threshold": 0.3}}),
+        ({}, {"repeated_text": {"unit": "lines", "min_words": 5, "min_words_left": 150}}),
+    ],
+)
+def test_other_thresholds_are_laid_on_the_scores_there_are(tmp_path, screened_files, thresholds, settings):
+    base = {"repeated_text": {"unit": "lines", "min_words": 5}}
+    domains = {"prose": prose(tmp_path / "data")}
+    before = run(tmp_path / "before", domains, tmp_path / "work", **base)
+    assert screened_files == ["data/prose.jsonl"]
+    changed = {"prose": domains["prose"].model_copy(update={"thresholds": {**NO_STOP_WORDS, **thresholds}})}
+    screened_files.clear()
+    again = run(tmp_path / "again", changed, tmp_path / "work", **{**base, **settings})
+    assert not screened_files, "nothing was read"
+    fresh = run(tmp_path / "fresh", changed, **{**base, **settings})
+    assert checksums(tmp_path / "again") == checksums(tmp_path / "fresh")
+    assert without_seconds(again["domains"]["prose"]) == without_seconds(fresh["domains"]["prose"])
+    assert without_seconds(again["domains"]["prose"]) != without_seconds(before["domains"]["prose"])
+
+
+def without_seconds(record: dict) -> dict:
+    passes = [{key: value for key, value in one.items() if key != "seconds"} for one in record["passes"]]
+    return {**record, "passes": passes}
+
+
+@pytest.mark.parametrize("change", [{"redact": ["email"]}, {"near_duplicates": {"ngram": 4}}])
+def test_settings_that_scores_depend_on_score_again(tmp_path, screened_files, change):
+    domains = {"prose": prose(tmp_path / "data")}
+    run(tmp_path / "before", domains, tmp_path / "work")
+    (first,) = (tmp_path / "work/prose").iterdir()
+    run(tmp_path / "again", domains, tmp_path / "work", **change)
+    assert len(screened_files) == 2
+    assert first not in (tmp_path / "work/prose").iterdir(), "what no recipe asks for any more is gone"
+
+
+def test_scores_are_not_kept_where_the_recipe_says_so(tmp_path):
+    run(tmp_path / "out", {"prose": prose(tmp_path / "data")}, tmp_path / "work", keep_scored=False)
     assert not (tmp_path / "work").exists()
 
 
@@ -197,21 +253,10 @@ def test_workers_killed_in_the_middle_change_nothing(tmp_path, cluster, monkeypa
     domains = shelves(tmp_path / "data", 2)
     run(tmp_path / "threads", domains, partition_bytes=1)
     monkeypatch.setattr("aurora_m.corpus.curation.screen_partition", _screen_but_die_once)
-    died = []
-    monkeypatch.setattr("shutil.rmtree", _noting_markers(died))
     run(tmp_path / "ray", domains, tmp_path / "work", engine="ray", partition_bytes=1)
-    assert len(died) == 4
+    assert len(list((tmp_path / "work").rglob("*.died"))) == 4
+    assert not list((tmp_path / "work").rglob("*.incomplete*"))
     assert checksums(tmp_path / "ray") == checksums(tmp_path / "threads")
-    assert not (tmp_path / "work").exists()
-
-
-def _noting_markers(died: list[Path], rmtree=shutil.rmtree):
-    def noting(path, *arguments, **options):
-        if Path(path).name == "work":
-            died.extend(Path(path).rglob("*.died"))
-        rmtree(path, *arguments, **options)
-
-    return noting
 
 
 def test_no_cluster_at_the_address_is_one_message():

@@ -323,6 +323,8 @@ def test_pseudonyms_stay_what_they_are_and_lie_in_reserved_ranges():
 
 
 @settings(max_examples=500, deadline=None)
+@example("api_key=api_key=GB29 NWBK 6016 1331 9268 19", "en")
+@example("api_key=+358401234567-GB29 NWBK 6016 1331 9268 19-x", "en")
 @given(texts_of_fragments, st.sampled_from([*available_languages(), None]))
 def test_redaction_by_pseudonyms_is_idempotent(text, lang):
     once = redact(text, lang, style="pseudonym")

@@ -35,7 +35,7 @@ def remove(
     index = RepeatIndex(folder, settings)
     for first in range(0, len(texts), batch):
         some = column(texts[first : first + batch])
-        index.add(Repeatable.of(some, segment(some), np.arange(len(some)), settings), len(some))
+        index.add(Repeatable.of(some, segment(some), settings), len(some))
     kept = np.array(keep if keep is not None else [True] * len(texts), bool)
     removals = index.resolve(kept)
     left: list[str | None] = [None] * len(texts)
@@ -80,7 +80,7 @@ def test_documents_that_are_not_compared_take_part_in_nothing(tmp_path):
     texts = column(["The same note."])
     index = RepeatIndex(tmp_path, config)
     index.add(None, 1)
-    index.add(Repeatable.of(texts, segment(texts), np.arange(1), config), 1)
+    index.add(Repeatable.of(texts, segment(texts), config), 1)
     removals = index.resolve(np.ones(2, bool))
     assert removals.passage_offsets.tolist() == [0, 0, 0] and not removals.emptied.any()
     assert not RepeatIndex(tmp_path, config).resolve(np.zeros(0, bool)).compares

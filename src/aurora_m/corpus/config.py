@@ -349,6 +349,9 @@ class CurateConfig(Section):
     partition_bytes: PositiveCount = 256_000_000
     """Files of a source are taken together up to this size. A partition that is finished is not done again when the
     command was interrupted, and is what one worker gets at a time; a single file is never split."""
+    keep_scored: bool = True
+    """Keeps the partitions when curation is done, in `runs/<name>/curating`: when thresholds or limits change, they are
+    judged anew and nothing is read or scored again. They take about as much disk as the texts."""
     max_document_bytes: PositiveCount = 10_000_000
     max_line_bytes: PositiveCount = 64_000_000
     dropped_sample: Annotated[int, Field(ge=0)] = 20

@@ -1,16 +1,18 @@
 """Raw documents to clean ones: the passes and their order.
 
 A first look at the beginning of every source learns its boilerplate. Then there are two readings. The first takes every
-source batch by batch through all passes that look at one document by itself, and leaves survivors, their hashes and
-signatures in partitions, which are kept until all is done: an interrupted curation goes on with those it has. When all
-are in the index of duplicates, the second reading leaves duplicates out, splits off the held-out part, and writes
-parquet. Only the index grows with the corpus.
+source batch by batch through all passes that look at one document by itself, and leaves documents, scores, hashes and
+signatures in partitions, which are kept: an interrupted curation goes on with those it has, and one with other
+thresholds judges them again without reading or scoring anything. When all that stay are in the index of duplicates, the
+second reading leaves duplicates out, splits off the held-out part, and writes parquet. Only the index grows with the
+corpus.
 """
 
 import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +23,13 @@ from .dedup import DuplicateIndex, Duplicates
 from .earlier import FOLDER, EarlierIndexes, write_index
 from .engine import Engine, OrderedMap, affordable_threads, available_cores, open_engine
 from .evaluation_sets import fingerprint_evaluation_set
+from .judging import Judged, Limits, judge
 from .language_settings import load_language, with_word_lists
 from .model_scores import models_of
 from .partitions import Partition, PartitionWork, partition_work, remove_others, screen_partition
 from .removals import Removals, RepeatIndex
 from .screening import Screen
-from .settling import Survivors, settle
+from .settling import Scored, settle
 from .sources import Source, open_source
 from .thresholds import effective_thresholds
 from .urls import fingerprint_hosts
@@ -37,7 +40,16 @@ _SHOWN_CLUSTERS, _SHOWN_MEMBERS, _SHOWN_CHARACTERS = 10, 3, 160
 # Settings that the partitions do not depend on, or that their key has in another form.
 _NOT_IN_PARTITIONS = {
     "threads", "memory", "engine", "ray_address", "partition_bytes",
-    "heldout", "decontaminate", "language_model", "urls",
+    "heldout", "decontaminate", "language_model", "urls", "keep_scored",
+}  # fmt: skip
+# Settings that decide by what the partitions hold.
+_LAID_ON_SCORES: dict[str, Any] = {
+    "classifiers": {"__all__": {"min", "max"}},
+    "perplexity": {"__all__": {"min", "max"}},
+    "near_duplicates": {
+        "threshold", "largest_cluster", "largest_loss", "upsampling_weights", "keep_index", "against",
+    },
+    "repeated_text": {"min_words_left"},
 }  # fmt: skip
 
 
@@ -53,7 +65,7 @@ def curate(
     """Curates all domains into `out/<domain>/*.parquet` and returns what it also writes to `out/curation.json`.
 
     The files do not depend on threads and engine. Nothing is left in `out` where it fails; finished partitions are left
-    in the folder `partitions`, where one is given, and a second call goes on with them.
+    in the folder `partitions`, where one is given: a second call goes on with those that its settings do not change.
 
     Raises:
         DataError: a source is missing or damaged, or nothing is left of a domain.
@@ -76,10 +88,10 @@ def curate(
             repeats = RepeatIndex(scratch, config.repeated_text)
             earlier.add_to(index)
             repeats.add(None, len(earlier))
-            survivors = [_survivors(job, parts, index, repeats) for job, parts in zip(jobs, finished, strict=True)]
+            scored = [_indexed(job, parts, index, repeats) for job, parts in zip(jobs, finished, strict=True)]
             duplicates = _resolve(index, progress)
             removals = repeats.resolve(duplicates.keep)
-            work = list(zip(jobs, survivors, strict=True))
+            work = list(zip(jobs, scored, strict=True))
             largest = _largest_clusters(duplicates, work, earlier)
             records = _settle_domains(work, duplicates, removals, earlier, config, engine.in_order, scratch)
             if config.near_duplicates.keep_index:
@@ -106,7 +118,7 @@ def curate(
         "bytes_in": sum(_bytes_in(record) for record in records),
     }
     if evaluation is not None:
-        overlaps = {job.name: one.funnel.overlaps for job, one in zip(jobs, survivors, strict=True)}
+        overlaps = {job.name: one.funnel.overlaps for job, one in zip(jobs, scored, strict=True)}
         result["decontamination"] = evaluation.describe(overlaps)
     for name, record in result["domains"].items():
         progress.say(_describe(name, record))
@@ -115,7 +127,10 @@ def curate(
     for warning in result["warnings"]:
         progress.say(f"warning: {warning}")
     write_json(out / "curation.json", result)
-    shutil.rmtree(partitions, ignore_errors=True)
+    if config.keep_scored:
+        remove_others(partitions, (part.folder for one in scored for part in one.partitions))
+    else:
+        shutil.rmtree(partitions, ignore_errors=True)
     return result
 
 
@@ -140,7 +155,12 @@ class _Job:
     domain: DomainConfig
     sources: list[Source]
     screen: Screen
-    thresholds: dict[str, float | None]
+    limits: Limits
+
+    @property
+    def thresholds(self) -> dict[str, float | None]:
+        """All that are laid on scores."""
+        return {**self.limits.quality, **(self.limits.models or {})}
 
 
 def _prepare(
@@ -154,19 +174,18 @@ def _prepare(
     settings = load_language(domain.lang) if domain.lang else None
     if settings is not None and domain.word_lists:
         settings = with_word_lists(settings, domain.word_lists)
-    limits: Mapping[str, float | None] = {}
+    thresholds: Mapping[str, float | None] = {}
     if domain.rules != "none":
-        limits = effective_thresholds(domain.rules, settings, domain.thresholds)
+        thresholds = effective_thresholds(domain.rules, settings, domain.thresholds)
     sources = [open_source(source, name, domain, config) for source in domain.sources]
     models = models_of(config, name, domain)
     screen = Screen(domain, config, settings, seed, evaluation, models)
-    return _Job(name, rank, domain, sources, screen, {**limits, **models.limits})
+    limits = Limits(thresholds, models.limits if models else None, screen.evaluation is not None)
+    return _Job(name, rank, domain, sources, screen, limits)
 
 
-def _first_reading(
-    jobs: list[_Job], engine: Engine, folder: Path, seed: int, progress: Progress
-) -> list[list[Partition]]:
-    """Every pass but the duplicates, which see the whole corpus; the finished partitions of every domain."""
+def _first_reading(jobs: list[_Job], engine: Engine, folder: Path, seed: int, progress: Progress) -> list[list[Judged]]:
+    """Every pass but the duplicates, which see the whole corpus; the judged partitions of every domain."""
     work, learning, shared = [], [], _shared_key(jobs[0].screen.config, seed) if jobs else []
     for job in jobs:
         started = time.perf_counter()
@@ -175,31 +194,31 @@ def _first_reading(
         work.append(partition_work(job.sources, job.screen, folder / job.name, [*shared, *_partition_key(job)]))
     remove_others(folder, (one.folder for of_domain in work for one in of_domain))
     together = [list(range(len(jobs)))] if engine.spreads else [[number] for number in range(len(jobs))]
-    finished: list[list[Partition]] = []
+    finished: list[list[Judged]] = []
     for numbers in together:
         name = f"curate {jobs[numbers[0]].name}" if len(numbers) == 1 else f"curate {len(numbers)} domains"
         _screen([one for number in numbers for one in work[number]], name, engine, progress)
         for number in numbers:
-            parts = [Partition(one.folder) for one in work[number]]
-            parts[0].record.funnel.passes["boilerplate"].seconds += learning[number]
-            _refuse_nothing(jobs[number], parts)
-            finished.append(parts)
+            judged = list(engine.in_order(partial(_judge, jobs[number]), work[number]))
+            judged[0].funnel.passes["boilerplate"].seconds += learning[number]
+            _refuse_nothing(jobs[number], judged)
+            finished.append(judged)
     return finished
 
 
 def _screen(work: list[PartitionWork], name: str, engine: Engine, progress: Progress) -> None:
     done = sum(one.folder.exists() for one in work)
     if done:
-        progress.say(f"  {name}: {done} of {len(work)} partitions were finished before")
+        progress.say(f"  {name}: {done} of {len(work)} partitions were scored before")
     if done == len(work):
         return
-    left = 0
+    scored = 0
     with progress.task(name, sum(one.size for one in work) or None, "bytes") as task:
 
         def tell(read_bytes: int, documents: int) -> None:
-            nonlocal left
-            left += documents
-            task.advance(read_bytes, f"{format_count(left)} documents left")
+            nonlocal scored
+            scored += documents
+            task.advance(read_bytes, f"{format_count(scored)} documents scored")
 
         engine.for_each(screen_partition, work, tell)
 
@@ -209,7 +228,7 @@ def _shared_key(config: CurateConfig, seed: int) -> list[Any]:
     return [
         installed_versions(),
         seed,
-        config.model_dump(mode="json", exclude=_NOT_IN_PARTITIONS),
+        config.model_dump(mode="json", exclude={**dict.fromkeys(_NOT_IN_PARTITIONS, True), **_LAID_ON_SCORES}),
         [fingerprint_evaluation_set(one) for one in config.decontaminate.against],
         config.decontaminate.model_dump(exclude={"against"}),
         config.urls.model_dump(exclude={"host_files"}),
@@ -222,34 +241,38 @@ def _partition_key(job: _Job) -> list[Any]:
     """What the partitions of one domain depend on beside that, but for their files."""
     screen = job.screen
     return [
-        job.domain.model_dump(mode="json", exclude={"heldout", "sources"}),
+        job.domain.model_dump(mode="json", exclude={"heldout", "sources", "thresholds"}),
         [fingerprint_file(path) for path in screen.models.files],
-        screen.settings and screen.settings.model_dump(mode="json"),
+        screen.settings and screen.settings.model_dump(mode="json", exclude={"thresholds"}),
         screen.boilerplate.keys if screen.boilerplate else None,
     ]
 
 
-def _survivors(job: _Job, partitions: list[Partition], index: DuplicateIndex, repeats: RepeatIndex) -> Survivors:
+def _judge(job: _Job, work: PartitionWork) -> Judged:
+    return judge(Partition(work.folder), job.limits, job.screen.config.dropped_sample)
+
+
+def _indexed(job: _Job, judged: list[Judged], index: DuplicateIndex, repeats: RepeatIndex) -> Scored:
     """What the first reading left of a domain, put into the indexes."""
-    survivors = Survivors(partitions, len(index), job.screen.config.dropped_sample)
-    for partition in partitions:
-        partition.add_to(index, job.rank)
-        repeats.add(partition.repeatable(), partition.documents)
-    return survivors
+    scored = Scored(judged, len(index), job.screen.config.dropped_sample)
+    for one in judged:
+        one.partition.add_to(index, job.rank, one.keep)
+        repeats.add(one.partition.repeatable(), one.partition.documents)
+    return scored
 
 
-def _refuse_nothing(job: _Job, partitions: list[Partition]) -> None:
+def _refuse_nothing(job: _Job, judged: list[Judged]) -> None:
     """Says why a domain came out empty: which reason took most, where the documents were read, what may help."""
-    if any(partition.documents for partition in partitions):
+    if any(one.keep.any() for one in judged):
         return
-    funnel = Survivors(partitions, 0, 0).funnel
+    funnel = Scored(judged, 0, 0).funnel
     paths = ", ".join(source.config.path for source in job.sources)
     counts = funnel.passes["read"]
     if not counts.documents_in:
         raise DataError(
             f"domain {job.name!r} is empty: no documents in {paths}; add documents, or leave the domain out"
         )
-    hints = list(dict.fromkeys(hint for partition in partitions for hint in partition.record.hints))[:3]
+    hints = list(dict.fromkeys(hint for one in judged for hint in one.partition.record.hints))[:3]
     hint = f" ({'; '.join(hints)})" if hints else ""
     raise DataError(
         f"domain {job.name!r}: every one of {counts.documents_in} documents of {paths} was dropped, most for "
@@ -291,22 +314,22 @@ def _failures(domains: dict[str, Any]) -> list[str]:
     ]
 
 
-def _find(number: int, work: list[tuple[_Job, Survivors]]) -> tuple[_Job, Survivors]:
+def _find(number: int, work: list[tuple[_Job, Scored]]) -> tuple[_Job, Scored]:
     """The domain that a document is of, by its number in the index of duplicates."""
     return next((job, one) for job, one in work if number < one.first + one.documents)
 
 
 def _largest_clusters(
-    duplicates: Duplicates, work: list[tuple[_Job, Survivors]], earlier: EarlierIndexes
+    duplicates: Duplicates, work: list[tuple[_Job, Scored]], earlier: EarlierIndexes
 ) -> list[dict[str, Any]]:
     """The largest clusters of near-duplicates, to be looked at: the document that stays, and some that went for it."""
 
     def shown(number: int) -> dict[str, str]:
         if number < len(earlier):
             return {"domain": "", "id": earlier.name_of(number), "text": ""}
-        job, survivors = _find(number, work)
-        text = survivors.value_of(number, "text")[:_SHOWN_CHARACTERS]
-        return {"domain": job.name, "id": survivors.value_of(number, "id"), "text": text}
+        job, scored = _find(number, work)
+        text = scored.value_of(number, "text")[:_SHOWN_CHARACTERS]
+        return {"domain": job.name, "id": scored.value_of(number, "id"), "text": text}
 
     return [
         {"near_duplicates": count, "kept": shown(stays), "some": [shown(member) for member in members]}
@@ -315,7 +338,7 @@ def _largest_clusters(
 
 
 def _settle_domains(
-    work: list[tuple[_Job, Survivors]],
+    work: list[tuple[_Job, Scored]],
     duplicates: Duplicates,
     removals: Removals,
     earlier: EarlierIndexes,
@@ -330,10 +353,10 @@ def _settle_domains(
             return earlier.name_of(number)
         return _find(number, work)[1].value_of(number, "id")
 
-    def settle_domain(pair: tuple[_Job, Survivors]) -> dict[str, Any]:
-        job, survivors = pair
+    def settle_domain(pair: tuple[_Job, Scored]) -> dict[str, Any]:
+        job, scored = pair
         split = settle(
-            survivors,
+            scored,
             duplicates,
             removals,
             job.domain.heldout or config.heldout,
@@ -346,9 +369,9 @@ def _settle_domains(
             paths = ", ".join(source.config.path for source in job.sources)
             raise DataError(
                 f"domain {job.name!r}: nothing of {paths} is left to train on, most was dropped for "
-                f"{survivors.funnel.leading_reason()}; does an earlier domain hold the same documents?"
+                f"{scored.funnel.leading_reason()}; does an earlier domain hold the same documents?"
             )
-        return {**survivors.funnel.describe(), **split, "thresholds": job.thresholds}
+        return {**scored.funnel.describe(), **split, "thresholds": job.thresholds}
 
     return list(in_order(settle_domain, work))
 

@@ -33,13 +33,13 @@ _FILTER_BITS = 16  # per run: of the words that begin no run of an evaluation se
 
 
 @kernel
-def run_keys(documents, word_offsets, word_hash, light, least, powers, keys, lengths):
-    """The key of the shortest run of at least weight `least` that begins at each word of the documents named, and its
-    length in words; where a document ends before, both are left 0. Keys are never 0 otherwise.
+def run_keys(word_offsets, word_hash, light, least, powers, keys, lengths):
+    """The key of the shortest run of at least weight `least` that begins at each word, and its length in words; where a
+    document ends before, both are left 0. Keys are never 0 otherwise.
 
     A rolling hash: each word enters and leaves once. `powers` are those of the base, at least `least` of them.
     """
-    for document in documents:
+    for document in range(len(word_offsets) - 1):
         first, last = word_offsets[document], word_offsets[document + 1]
         value = np.uint64(0)
         weight = 0
@@ -127,30 +127,27 @@ class _Runs:
 
 @dataclass(frozen=True)
 class _Words:
-    """Words of a batch, and for those of the documents named (int64) which of them weigh little."""
+    """Words of a batch, and which of them weigh little."""
 
     segments: Segments
-    documents: np.ndarray
     light: np.ndarray
 
     @classmethod
-    def of(cls, texts: pa.LargeStringArray, segments: Segments, documents: np.ndarray) -> "_Words":
-        """`texts` are those of the documents named only."""
+    def of(cls, texts: pa.LargeStringArray, segments: Segments) -> "_Words":
         data, offsets = text_buffers(texts)
         tables = unicode_tables()
         light = np.zeros(len(segments.word_hash), np.uint8)
         kernels.light_words(
-            data, offsets, tables.block_of, tables.classes,
-            documents, segments.word_offsets, segments.word_start, light,
-        )  # fmt: skip
-        return cls(segments, documents, light)
+            data, offsets, tables.block_of, tables.classes, segments.word_offsets, segments.word_start, light
+        )
+        return cls(segments, light)
 
     def keys(self, weight: int) -> tuple[np.ndarray, np.ndarray]:
-        """Key (uint64) and length (int32) of the run of that weight at every word of the documents, 0 elsewhere."""
+        """Key (uint64) and length (int32) of the run of that weight at every word, 0 where the text ends before."""
         segments = self.segments
         powers = np.array([pow(int(_BASE), power, 1 << 64) for power in range(weight + 1)], np.uint64)
         keys, lengths = np.zeros(len(self.light), np.uint64), np.zeros(len(self.light), np.int32)
-        run_keys(self.documents, segments.word_offsets, segments.word_hash, self.light, weight, powers, keys, lengths)
+        run_keys(segments.word_offsets, segments.word_hash, self.light, weight, powers, keys, lengths)
         return keys, lengths
 
     def weights(self) -> np.ndarray:
@@ -213,7 +210,7 @@ class EvaluationIndex:
         item_of = np.concatenate([*items, np.zeros(0, np.int64)])
         # Documents are compared after they were normalised.
         texts = normalise_pass(texts)[0]
-        words = _Words.of(texts, segment(texts), np.arange(len(texts)))
+        words = _Words.of(texts, segment(texts))
         weights = words.weights()
         long, short = _WORD_WEIGHT * config.ngram, _WORD_WEIGHT * min(config.whole, config.ngram)
         whole = np.flatnonzero((weights >= short) & (weights < long))
@@ -230,9 +227,9 @@ class EvaluationIndex:
         self._whole_words = [words.segments.word_hash[word_offsets[k] : word_offsets[k + 1]] for k in whole]
         self._whole_items = item_of[whole]
 
-    def find(self, texts: pa.LargeStringArray, segments: Segments, documents: np.ndarray) -> list[Overlap]:
-        """The contaminated ones among the documents named (int64, ascending), in order; `texts` are theirs only."""
-        words = _Words.of(texts, segments, documents)
+    def find(self, texts: pa.LargeStringArray, segments: Segments) -> list[Overlap]:
+        """The contaminated ones among texts, in order."""
+        words = _Words.of(texts, segments)
         hits: dict[int, list[_Hit]] = {}
         known: dict[int, dict[int, list[int]]] = {}
         for row, position, length, number in _rows(segments, *self._long.find(words)):

@@ -22,8 +22,8 @@ from .config import NearDuplicateConfig
 from .segments import Segments, text_buffers
 from .unicode_tables import unicode_tables
 
-KEPT, EXACT, NEAR = 0, 1, 2
-REASONS = (None, "exact_duplicate", "near_duplicate")
+KEPT, EXACT, NEAR, ABSENT = 0, 1, 2, 3
+REASONS = (None, "exact_duplicate", "near_duplicate", None)
 _MOST_LEADERS = 256
 _MOST_AT_ONCE = 1024
 
@@ -111,7 +111,7 @@ class Duplicates:
     """What is to become of every document, by its number in the order of adding."""
 
     kind: np.ndarray
-    """uint8[n]: KEPT, EXACT or NEAR."""
+    """uint8[n]: KEPT, EXACT, NEAR, or ABSENT: it was gone before."""
     survivor: np.ndarray
     """int64[n]: the document that stays in its place, which names the cluster; its own number where it stays itself."""
     compared: int = 0
@@ -137,9 +137,9 @@ class Duplicates:
         sizes = np.bincount(self.survivor, minlength=1)
         near = np.bincount(self.survivor[self.kind == NEAR], minlength=1)
         return {
-            "documents": len(self.kind),
+            "documents": int((self.kind != ABSENT).sum()),
             "clusters": int((sizes > 1).sum()),
-            "largest": int(sizes.max()),
+            "largest": int(sizes.max()) if (self.kind != ABSENT).any() else 0,
             "largest_near": int(near.max()) + 1 if near.any() else 0,
             "candidate_pairs": self.compared,
             "joined_pairs": self.joined,
@@ -171,6 +171,7 @@ class DuplicateIndex:
         self._scores: list[np.ndarray] = []
         self._ids: list[pl.Series] = []
         self._hashes: list[np.ndarray] = []
+        self._present: list[np.ndarray] = []
         self._documents = 0
         self._signed = _SignatureFiles(folder, config.bands * config.rows)
 
@@ -184,6 +185,7 @@ class DuplicateIndex:
         hashes: np.ndarray,
         signatures: Signatures | None = None,
         scores: np.ndarray | None = None,
+        present: np.ndarray | None = None,
     ) -> int:
         """Adds a batch; returns the number of its first document, the others follow.
 
@@ -194,10 +196,13 @@ class DuplicateIndex:
             signatures: of `minhash`, n of them; None takes the batch out of the near-duplicate check.
             scores: of two duplicates in one domain that of the higher score stays, of equals that of the smaller id;
                 float64[n], 0 where None.
+            present: those that are compared at all (bool[n], all where None); the others have a number and no more.
         """
         first, n = self._documents, len(hashes)
+        present = np.ones(n, bool) if present is None else present
         if signatures is not None and n:
-            self._signed.add(signatures, first)
+            self._signed.add(signatures, first, present)
+        self._present.append(present)
         self._ranks.append(np.full(n, domain_rank, np.int32))
         self._scores.append(np.zeros(n) if scores is None else np.asarray(scores, np.float64))
         self._ids.append(pl.Series(ids, dtype=pl.String))
@@ -209,10 +214,11 @@ class DuplicateIndex:
         """Finds all duplicates among the documents added. Takes time proportional to n log n."""
         if not self._documents:
             return Duplicates(np.zeros(0, np.uint8), np.zeros(0, np.int64))
-        hashes = np.concatenate(self._hashes)
+        hashes, present = np.concatenate(self._hashes), np.concatenate(self._present)
         order = self._precedence(hashes)
-        kind = np.zeros(len(order), np.uint8)
-        survivor = np.arange(len(order))
+        order = order[present[order]]
+        kind = np.where(present, KEPT, ABSENT).astype(np.uint8)
+        survivor = np.arange(len(kind))
 
         firsts = _first_of_equals(hashes[order])
         exact = firsts != np.arange(len(order))
@@ -240,9 +246,9 @@ class DuplicateIndex:
         documents = signed.documents
         if not len(documents):
             return 0, 0
-        row_of = np.full(len(order), -1, np.int64)
+        row_of = np.full(len(kind), -1, np.int64)
         row_of[documents] = np.arange(len(documents))
-        rank = np.empty(len(order), np.int64)
+        rank = np.empty(len(kind), np.int64)
         rank[order] = np.arange(len(order))
         ranks = rank[documents]
         # Rows of the signatures, those that stay first; exact duplicates have gone already.
@@ -306,14 +312,15 @@ class _SignatureFiles:
         for path in self._paths:
             path.write_bytes(b"")
 
-    def add(self, signatures: Signatures, first: int) -> None:
-        """Appends a batch; `first` is the number of its first document."""
+    def add(self, signatures: Signatures, first: int, present: np.ndarray) -> None:
+        """Appends those of a batch that are present, bool[n]; `first` is the number of its first document."""
         # A document without words has no shingles; all such would be alike.
         lengths = np.diff(signatures.offsets)
-        signed = np.flatnonzero(lengths)
+        signed = np.flatnonzero(present & (lengths > 0))
         self._documents.append(first + signed)
         self._lengths.append(lengths[signed])
-        for path, values in zip(self._paths, (signatures.values[signed], signatures.shingles), strict=True):
+        shingles = signatures.shingles if present.all() else signatures.shingles[np.repeat(present, lengths)]
+        for path, values in zip(self._paths, (signatures.values[signed], shingles), strict=True):
             with path.open("ab") as file:
                 file.write(values.data)
 

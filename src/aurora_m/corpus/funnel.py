@@ -89,7 +89,17 @@ class Funnel:
         seconds: float = 0.0,
     ) -> None:
         """Counts one pass over a batch: keep bool[n], and the reasons (n) where some are not kept."""
-        sizes = byte_lengths(documents.column("text"))
+        self.count_sizes(name, byte_lengths(documents.column("text")), keep, reasons, seconds)
+
+    def count_sizes(
+        self,
+        name: str,
+        sizes: np.ndarray,
+        keep: np.ndarray,
+        reasons: Sequence[str | None] = (),
+        seconds: float = 0.0,
+    ) -> None:
+        """As `count_pass`, of documents of so many bytes each, int64[n]."""
         count = self.passes[name]
         count.documents_in += len(sizes)
         count.bytes_in += int(sizes.sum())

@@ -645,13 +645,10 @@ def sample_prose(data, offsets, block_of, classes, enough, scratch, scripts, mos
 
 
 @kernel
-def light_words(data, offsets, block_of, classes, documents, word_offsets, word_start, out):
-    """1 for every word that is a single Han or kana character or begins with a digit, 0 for other words.
-
-    Text i is `documents[i]` of those whose words these are; words of others are passed over.
-    """
+def light_words(data, offsets, block_of, classes, word_offsets, word_start, out):
+    """1 for every word that is a single Han or kana character or begins with a digit, 0 for other words."""
     for text in range(len(offsets) - 1):
-        for word in range(word_offsets[documents[text]], word_offsets[documents[text] + 1]):
+        for word in range(word_offsets[text], word_offsets[text + 1]):
             at = offsets[text] + word_start[word]
             if data[at] < 0x80:
                 out[word] = data[at] <= 57

@@ -14,6 +14,7 @@ import pyarrow as pa
 from .classifiers import classifier_limits, classifier_scores, classifiers_of
 from .config import ClassifierConfig, CurateConfig, DomainConfig, PerplexityConfig
 from .perplexity import BUCKET, SCORE, buckets_of, perplexity_of, perplexity_scores
+from .thresholds import first_failures
 
 
 @dataclass(frozen=True)
@@ -66,10 +67,6 @@ def judge_scores(
     Returns:
         keep (bool[rows]); reasons (None where kept), the first that failed: `classifier:<name>_min` or `_max`.
     """
-    first_failed = np.full(rows, -1)
     names = [name.replace(".", ":", 1) for name in limits]
-    for number, (name, limit) in enumerate(limits.items()):
-        column, _, side = name.rpartition("_")
-        failed = scores[column] < limit if side == "min" else scores[column] > limit
-        first_failed[failed & (first_failed < 0)] = number
-    return first_failed < 0, [None if number < 0 else names[number] for number in first_failed.tolist()]
+    failed = first_failures(scores, limits, rows)
+    return failed < 0, [None if number < 0 else names[number] for number in failed.tolist()]

@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from ..workspace import AuroraError, fingerprint
 from .array_files import ArrayFile, open_array
+from .decontaminate import Overlap
 from .dedup import DuplicateIndex, Signatures
 from .documents import byte_lengths
 from .engine import OrderedMap, Tell
@@ -151,6 +152,10 @@ class PartitionRecord:
     """Documents up to the end of every batch."""
     lengths: np.ndarray
     """UTF-8 bytes of every text left, int64[documents]."""
+    hashes: np.ndarray
+    """Content hashes of every text left, uint64[documents]."""
+    overlaps: list[tuple[int, str, Overlap]]
+    """Documents with evaluation texts: the row, the source, and what they share."""
     shingle_counts: np.ndarray | None
     """Shingles of every document left, int64[documents]; None where near-duplicates are not looked for."""
     repeat_counts: dict[str, np.ndarray]
@@ -162,7 +167,7 @@ class PartitionRecord:
 
 
 class Partition:
-    """A finished partition: the documents left, and their signatures."""
+    """A finished partition: the documents left, with their scores and signatures. No threshold was laid on them yet."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -189,14 +194,26 @@ class Partition:
         with self._open([column]) as reader:
             return reader.get_batch(batch).column(0)[row - (ends[batch - 1] if batch else 0)].as_py()
 
-    def add_to(self, index: DuplicateIndex, domain_rank: int) -> None:
-        """Puts ids, hashes, lengths and signatures of all documents into the index of duplicates."""
+    def take(self, rows: np.ndarray) -> Iterator[pa.RecordBatch]:
+        """Some of the documents, by their places (int64, ascending), in batches."""
+        if not len(rows):
+            return
+        ends = self.record.batch_ends
+        batch_of = np.searchsorted(ends, rows, side="right")
+        with self._open(None) as reader:
+            for batch in np.unique(batch_of).tolist():
+                inside = rows[batch_of == batch] - (ends[batch - 1] if batch else 0)
+                yield reader.get_batch(batch).take(pa.array(inside))
+
+    def add_to(self, index: DuplicateIndex, domain_rank: int, keep: np.ndarray) -> None:
+        """Puts ids, hashes, lengths and signatures into the index of duplicates; those not in `keep` have no part."""
         start = 0
         for batch, signatures in self.signed_batches(index.config.bands * index.config.rows):
             # Of near-duplicates the longest is the most complete.
-            lengths = self.record.lengths[start : start + batch.num_rows]
+            rows = slice(start, start + batch.num_rows)
             start += batch.num_rows
-            index.add(domain_rank, batch.column("id"), batch.column("content_hash").to_numpy(), signatures, lengths)
+            lengths, hashes = self.record.lengths[rows], self.record.hashes[rows]
+            index.add(domain_rank, batch.column("id"), hashes, signatures, lengths, keep[rows])
 
     def signed_batches(self, places: int) -> Iterator[tuple[pa.RecordBatch, Signatures | None]]:
         """`id` and `content_hash` of all documents in batches, with their signatures where they have such."""
@@ -234,6 +251,8 @@ class _Writer:
         self.folder = folder
         self.funnel, self.dropped, self.hints = Funnel(), DroppedSample(dropped_sample), []
         self._lengths: list[np.ndarray] = []
+        self._hashes: list[np.ndarray] = []
+        self._overlaps: list[tuple[int, str, Overlap]] = []
         self._shingle_counts: list[np.ndarray] = []
         self._documents: pa.ipc.RecordBatchFileWriter | None = None
         self._signatures, self._shingles = (ArrayFile(folder / name, np.uint32) for name in (_SIGNATURES, _SHINGLES))
@@ -250,7 +269,10 @@ class _Writer:
             options = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
             self._documents = pa.ipc.new_file(str(self.folder / "documents.arrow"), documents.schema, options=options)
         self._documents.write_batch(documents)  # pyright: ignore[reportOptionalMemberAccess]
+        first, sources = sum(map(len, self._lengths)), documents.column("source")
+        self._overlaps += [(first + one.row, sources[one.row].as_py(), one) for one in screened.overlaps]
         self._lengths.append(byte_lengths(documents.column("text")))
+        self._hashes.append(documents.column("content_hash").to_numpy())
         if screened.signatures is not None:
             self._shingle_counts.append(np.diff(screened.signatures.offsets))
             self._signatures.append(screened.signatures.values)
@@ -274,10 +296,12 @@ class _Writer:
         if error is not None:
             return
         lengths = np.concatenate([np.zeros(0, np.int64), *self._lengths])
+        hashes = np.concatenate([np.zeros(0, np.uint64), *self._hashes])
         ends = np.cumsum([len(one) for one in self._lengths]).tolist()
         counts = np.concatenate(self._shingle_counts) if self._shingle_counts else None
+        repeat_counts = self._repeatable.counts()
         record = PartitionRecord(
-            self.funnel, self.dropped, self.hints, ends, lengths, counts, self._repeatable.counts()
+            self.funnel, self.dropped, self.hints, ends, lengths, hashes, self._overlaps, counts, repeat_counts
         )
         with (self.folder / "record.pickle").open("wb") as file:
             pickle.dump(record, file)

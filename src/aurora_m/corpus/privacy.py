@@ -90,7 +90,8 @@ def _replacer(settings: LanguageSettings | None, style: Style, seed: int) -> Rep
 
     def replace(kind: str, value: str) -> str | None:
         if kind == "key":
-            return PLACEHOLDERS[kind]
+            # Behind the name of a key, an invented value without the blanks of the real one looks like a key.
+            return None if pseudonyms.holds_own(value) else PLACEHOLDERS[kind]
         return None if pseudonyms.is_own(value) else pseudonyms(kind, value)
 
     return replace

@@ -34,7 +34,9 @@ class Pseudonyms:
         self._ids = settings.national_ids if settings else []
         # What #, * and ! stand for; everything else stands for itself.
         ids = [re.sub(r"\\#|!", r"\\d", re.escape(form.pseudonym)).replace(r"\*", "[0-9A-Z]") for form in self._ids]
-        self._own = re.compile("|".join(f"(?:{form})" for form in (*_FORMS.values(), *ids)), re.ASCII)
+        own = "|".join(f"(?:{form})" for form in (*_FORMS.values(), *ids))
+        self._own = re.compile(own, re.ASCII)
+        self._own_inside = re.compile(rf"(?<![A-Za-z0-9])(?:{own})(?![A-Za-z0-9])", re.ASCII)
 
     def __call__(self, kind: str, value: str) -> str:
         """The pseudonym of a value; case and the marks between its letters and digits make no difference."""
@@ -62,6 +64,10 @@ class Pseudonyms:
     def is_own(self, value: str) -> bool:
         """Whether a value is of the form of a pseudonym: these stay what they are."""
         return self._own.fullmatch(value) is not None
+
+    def holds_own(self, value: str) -> bool:
+        """Whether a pseudonym is part of a value."""
+        return self._own_inside.search(value) is not None
 
 
 def _complete(form: str, number: int, check: Callable[[str], bool]) -> str:

@@ -16,7 +16,7 @@ from . import kernels, repetition, sequences
 from .language_settings import LanguageSettings
 from .phrases import count_phrases, phrase_table
 from .segments import Segments, text_buffers
-from .thresholds import effective_thresholds
+from .thresholds import effective_thresholds, first_failures
 from .unicode_tables import unicode_tables
 
 _GENERATED = (
@@ -47,18 +47,28 @@ def quality_pass(
     Raises:
         RecipeError: a threshold's name is unknown.
     """
-    limits = effective_thresholds(rules, settings, thresholds or {})
-    columns = _code_signals(texts, segments) if rules == "code" else _text_signals(texts, segments, settings)
-    first_failed = np.full(len(segments), -1)
-    names = list(limits)
-    for number, (name, limit) in enumerate(limits.items()):
-        if limit is None:
-            continue
-        signal, _, side = name.rpartition("_")
-        failed = columns[signal] < limit if side == "min" else columns[signal] > limit
-        first_failed[failed & (first_failed < 0)] = number
-    reasons = [None if i < 0 else f"quality:{names[i].rpartition('_')[0]}" for i in first_failed.tolist()]
-    return columns, first_failed < 0, reasons
+    signals = quality_signals(texts, segments, rules, settings)
+    keep, reasons = judge_quality(signals, effective_thresholds(rules, settings, thresholds or {}), len(segments))
+    return signals, keep, reasons
+
+
+def quality_signals(
+    texts: pa.LargeStringArray,
+    segments: Segments,
+    rules: Literal["text", "code"],
+    settings: LanguageSettings | None,
+) -> dict[str, np.ndarray]:
+    """The signals alone: signal -> float32[n]. See `quality_pass`."""
+    return _code_signals(texts, segments) if rules == "code" else _text_signals(texts, segments, settings)
+
+
+def judge_quality(
+    signals: Mapping[str, np.ndarray], limits: Mapping[str, float | None], rows: int
+) -> tuple[np.ndarray, list[str | None]]:
+    """Which texts pass all thresholds (bool[rows]), and the reasons of the others; see `quality_pass`."""
+    names = [f"quality:{name.rpartition('_')[0]}" for name in limits]
+    failed = first_failures(signals, limits, rows)
+    return failed < 0, [None if number < 0 else names[number] for number in failed.tolist()]
 
 
 def _text_signals(

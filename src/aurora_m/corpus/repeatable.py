@@ -30,11 +30,10 @@ class Repeatable:
     runs: WordRuns | None
 
     @classmethod
-    def of(
-        cls, texts: pa.LargeStringArray, segments: Segments, rows: np.ndarray, config: RepeatedTextConfig
-    ) -> "Repeatable":
-        """Of texts; `rows` (int64) is the number of each in `segments`."""
+    def of(cls, texts: pa.LargeStringArray, segments: Segments, config: RepeatedTextConfig) -> "Repeatable":
+        """Of texts, of which the segments are."""
         passages = runs = None
+        rows = np.arange(len(segments))
         if config.unit != "none":
             by_line = config.unit == "lines"
             passages = find_passages(texts, segments, rows, by_line=by_line, min_words=config.min_words)

@@ -11,7 +11,7 @@ import pyarrow as pa
 from .boilerplate import Boilerplate, learn_boilerplate
 from .code_language import code_languages
 from .config import CurateConfig, DomainConfig
-from .decontaminate import EvaluationIndex
+from .decontaminate import EvaluationIndex, Overlap
 from .dedup import Signatures, content_hashes, minhash
 from .documents import byte_lengths, text_bytes, with_column
 from .engine import OrderedMap
@@ -20,10 +20,10 @@ from .identifier import load_identifier
 from .language_check import check_language
 from .language_settings import LanguageSettings
 from .licenses import license_pass
-from .model_scores import Models, judge_scores
+from .model_scores import Models
 from .normalise import normalise_pass
 from .privacy import redact_pass
-from .quality import quality_pass
+from .quality import quality_signals
 from .repeatable import Repeatable
 from .segments import Segments, segment
 from .sources import Source
@@ -32,12 +32,13 @@ from .urls import check_urls, url_pass
 
 @dataclass
 class Screened:
-    """What became of a batch: the documents left, with hashes uint64[n], and what else duplicates are found by."""
+    """What became of a batch: the documents left, all scored and none judged yet, and what duplicates are found by."""
 
     documents: pa.RecordBatch
     funnel: Funnel
     dropped: DroppedSample
-    hashes: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))
+    overlaps: list[Overlap] = field(default_factory=list)
+    """With evaluation sets, by the rows of the documents."""
     signatures: Signatures | None = None
     repeatable: Repeatable | None = None
 
@@ -81,7 +82,10 @@ class Screen:
         return redact_pass(texts, self.settings, self.config.redact, self.config.redact_style, self.seed)
 
     def __call__(self, documents: pa.RecordBatch) -> Screened:
-        """Reads, normalises, judges and redacts a batch."""
+        """Reads, normalises, redacts and scores a batch.
+
+        What scores decide is decided afterwards (`judging.py`): thresholds change nothing here.
+        """
         batch = Screened(documents, Funnel(), DroppedSample(self.config.dropped_sample))
         batch.funnel.count_pass("read", documents, np.ones(documents.num_rows, bool))
         batch.funnel.count_sources(documents, "in")
@@ -93,11 +97,14 @@ class Screen:
         self._name_code(batch)
         # Before the text is segmented: all that follows reads the words and lines of what is kept.
         self._redact(batch)
-        segments, rows = self._check_quality(batch)
-        rows = self._score_by_models(batch, rows)
-        rows = self._decontaminate(batch, segments, rows)
-        self._sign(batch, segments, rows)
-        self._find_repeatable(batch, segments, rows)
+        started = time.perf_counter()
+        segments = segment(_texts(batch.documents))
+        batch.funnel.passes["quality"].seconds += time.perf_counter() - started
+        self._score_quality(batch, segments)
+        self._score_by_models(batch)
+        self._find_evaluation_texts(batch, segments)
+        self._sign(batch, segments)
+        self._find_repeatable(batch, segments)
         return batch
 
     def quarantine(self, documents: pa.RecordBatch, reason: str) -> Screened:
@@ -167,49 +174,33 @@ class Screen:
         reasons = [f"code_language:{name or 'unknown'}" for name in names]
         _drop(batch, "code_language", keep, reasons, started)
 
-    def _check_quality(self, batch: Screened) -> tuple[Segments, np.ndarray]:
-        """Also the segments of the batch, and which rows of them are left: MinHash reads the same words."""
+    def _score_quality(self, batch: Screened, segments: Segments) -> None:
+        if self.domain.rules == "none":
+            return
         started = time.perf_counter()
-        texts = _texts(batch.documents)
-        segments = segment(texts)
-        keep, reasons = np.ones(len(texts), bool), [None] * len(texts)
-        if self.domain.rules != "none":
-            columns, keep, reasons = quality_pass(
-                texts, segments, self.domain.rules, self.settings, self.domain.thresholds
-            )
-            batch.funnel.scores.count(columns)
-            for name, values in columns.items():
-                batch.documents = with_column(batch.documents, f"quality.{name}", pa.array(values, pa.float32()))
-        _drop(batch, "quality", keep, reasons, started)
-        return segments, np.flatnonzero(keep)
+        signals = quality_signals(_texts(batch.documents), segments, self.domain.rules, self.settings)
+        batch.funnel.scores.count(signals)
+        for name, values in signals.items():
+            batch.documents = with_column(batch.documents, f"quality.{name}", pa.array(values, pa.float32()))
+        batch.funnel.passes["quality"].seconds += time.perf_counter() - started
 
-    def _score_by_models(self, batch: Screened, rows: np.ndarray) -> np.ndarray:
-        """Scores of classifiers and language models; the rows of the segments that are left."""
+    def _score_by_models(self, batch: Screened) -> None:
+        """Scores of classifiers and language models."""
         if not self.models:
-            return rows
+            return
         started = time.perf_counter()
         scores, columns = self.models.score(_texts(batch.documents))
         batch.funnel.scores.count(scores)
         for name, values in columns.items():
             batch.documents = with_column(batch.documents, name, values)
-        keep, reasons = judge_scores(scores, self.models.limits, len(rows))
-        _drop(batch, "model_scores", keep, reasons, started)
-        return rows[keep]
+        batch.funnel.passes["model_scores"].seconds += time.perf_counter() - started
 
-    def _decontaminate(self, batch: Screened, segments: Segments, rows: np.ndarray) -> np.ndarray:
-        """Drops what holds evaluation texts; the rows of the segments that are left."""
+    def _find_evaluation_texts(self, batch: Screened, segments: Segments) -> None:
         if self.evaluation is None:
-            return rows
+            return
         started = time.perf_counter()
-        keep = np.ones(len(rows), bool)
-        reasons: list[str | None] = [None] * len(rows)
-        sources = batch.documents.column("source")
-        for overlap in self.evaluation.find(_texts(batch.documents), segments, rows):
-            row = int(np.searchsorted(rows, overlap.row))
-            keep[row], reasons[row] = False, f"contaminated:{next(iter(overlap.sets))}"
-            batch.funnel.count_overlap(overlap, sources[row].as_py())
-        _drop(batch, "decontaminate", keep, reasons, started)
-        return rows[keep]
+        batch.overlaps = self.evaluation.find(_texts(batch.documents), segments)
+        batch.funnel.passes["decontaminate"].seconds += time.perf_counter() - started
 
     def _redact(self, batch: Screened) -> None:
         started = time.perf_counter()
@@ -219,23 +210,23 @@ class Screen:
         batch.funnel.redactions.update(counts)
         batch.funnel.count_change("redact", before, batch.documents, time.perf_counter() - started)
 
-    def _sign(self, batch: Screened, segments: Segments, rows: np.ndarray) -> None:
+    def _sign(self, batch: Screened, segments: Segments) -> None:
         """Hashes and signatures."""
         started = time.perf_counter()
-        batch.hashes = content_hashes(_texts(batch.documents))
-        batch.documents = with_column(batch.documents, "content_hash", pa.array(batch.hashes, pa.uint64()))
+        texts = _texts(batch.documents)
+        batch.documents = with_column(batch.documents, "content_hash", pa.array(content_hashes(texts), pa.uint64()))
         hashed = time.perf_counter()
         batch.funnel.passes["exact_duplicates"].seconds += hashed - started
         if self.domain.near_duplicates and self.domain.rules != "none":
-            batch.signatures = minhash(segments, self.config.near_duplicates, self.seed, rows, _texts(batch.documents))
+            batch.signatures = minhash(segments, self.config.near_duplicates, self.seed, texts=texts)
             batch.funnel.passes["near_duplicates"].seconds += time.perf_counter() - hashed
 
-    def _find_repeatable(self, batch: Screened, segments: Segments, rows: np.ndarray) -> None:
+    def _find_repeatable(self, batch: Screened, segments: Segments) -> None:
         """What repeated text is found by."""
         config = self.config.repeated_text
         if self.domain.repeated_text and self.domain.rules == "text" and config.is_on:
             started = time.perf_counter()
-            batch.repeatable = Repeatable.of(_texts(batch.documents), segments, rows, config)
+            batch.repeatable = Repeatable.of(_texts(batch.documents), segments, config)
             batch.funnel.passes["repeated_text"].seconds += time.perf_counter() - started
 
 

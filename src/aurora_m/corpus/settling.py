@@ -1,4 +1,7 @@
-"""The survivors of the first reading, and the second: duplicates out, the held-out part aside, parquet written."""
+"""What the first reading left of a domain, and the second reading.
+
+Duplicates out, the held-out part aside, parquet written.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -9,11 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .config import HeldoutConfig
-from .dedup import EXACT, KEPT, NEAR, REASONS, Duplicates
+from .dedup import ABSENT, EXACT, KEPT, NEAR, REASONS, Duplicates
 from .documents import DOCUMENT_SCHEMA, DocumentWriter, filtered, with_column
 from .funnel import DroppedSample, Funnel
 from .heldout import choose_heldout
-from .partitions import Partition
+from .judging import Judged
 from .rehydration import upsampling_weights
 from .removals import Removals
 from .repeated_text import remove_repeats
@@ -28,19 +31,21 @@ _DROPPED_SCHEMA = pa.schema(
 )
 
 
-class Survivors:
-    """The documents of a domain that are left after the first reading, partition after partition, with their counts.
+class Scored:
+    """The documents of a domain that were scored, partition after partition, with their counts.
 
-    `first` is the number of the first of them in the index of duplicates.
+    `first` is the number of the first of them in the index of duplicates, where those that were dropped for their
+    scores have a number, too.
     """
 
-    def __init__(self, partitions: Sequence[Partition], first: int, dropped_sample: int) -> None:
-        self.partitions, self.first = partitions, first
+    def __init__(self, judged: Sequence[Judged], first: int, dropped_sample: int) -> None:
+        self.first = first
+        self.partitions = partitions = [one.partition for one in judged]
         self.funnel = Funnel()
         self.dropped = DroppedSample(dropped_sample)
-        for partition in partitions:
-            self.funnel.add(partition.record.funnel)
-            self.dropped.merge(partition.record.dropped)
+        for one in judged:
+            self.funnel.add(one.funnel)
+            self.dropped.merge(one.dropped)
         self._ends = np.cumsum([partition.documents for partition in partitions], dtype=np.int64)
 
     @property
@@ -49,23 +54,23 @@ class Survivors:
         return int(self._ends[-1])
 
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
-        """All survivors, in batches as they came; only the columns named, where some are."""
+        """All of them, in batches as they came; only the columns named, where some are."""
         for partition in self.partitions:
             yield from partition.batches(columns)
 
     def hashes(self) -> np.ndarray:
-        """The content hashes of all survivors, uint64[documents]."""
-        return np.concatenate([batch.column(0).to_numpy() for batch in self.batches(["content_hash"])])
+        """The content hashes of all of them, uint64[documents]."""
+        return np.concatenate([partition.record.hashes for partition in self.partitions])
 
     def value_of(self, number: int, column: str) -> str:
-        """What a survivor, by its number in the index of duplicates, has in a column of text."""
+        """What one of them, by its number in the index of duplicates, has in a column of text."""
         row = number - self.first
         place = int(np.searchsorted(self._ends, row, side="right"))
         return self.partitions[place].value_of(row - (int(self._ends[place - 1]) if place else 0), column)
 
 
 def settle(
-    survivors: Survivors,
+    scored: Scored,
     duplicates: Duplicates,
     removals: Removals,
     heldout: HeldoutConfig,
@@ -79,31 +84,31 @@ def settle(
     What was dropped early was never redacted, and its sample is there to be looked at, so `redacted` is applied to it.
     """
     folder.mkdir()
-    numbers = slice(survivors.first, survivors.first + survivors.documents)
+    numbers = slice(scored.first, scored.first + scored.documents)
     kinds, stays = duplicates.kind[numbers], duplicates.survivor[numbers]
     sizes = pa.array(duplicates.cluster_size[numbers], pa.int32())
     weights = pa.array(upsampling_weights(duplicates.cluster_size[numbers], weight_by_size), pa.float32())
     kept = duplicates.keep[numbers] & ~removals.emptied[numbers]
-    held_out = choose_heldout(survivors.hashes(), kept, heldout)
-    schema = next(survivors.batches()).schema.append(pa.field("cluster_size", pa.int32()))
+    held_out = choose_heldout(scored.hashes(), kept, heldout)
+    schema = next(scored.batches()).schema.append(pa.field("cluster_size", pa.int32()))
     schema = schema.append(pa.field("upsampling_weight", pa.float32()))
     start = 0
     with DocumentWriter(folder, "train", schema) as train, DocumentWriter(folder, "heldout", schema) as aside:
-        for batch in survivors.batches():
-            rows = slice(start, start + batch.num_rows)
-            start += batch.num_rows
-            batch = with_column(batch, "cluster_size", sizes[rows])
-            batch = with_column(batch, "upsampling_weight", weights[rows])
-            _drop_duplicates(batch, kinds[rows], stays[rows], survivors.funnel, survivors.dropped)
-            unique = np.flatnonzero(kinds[rows] == KEPT)
-            batch = filtered(batch, kinds[rows] == KEPT)
-            first = survivors.first + rows.start
-            batch, left = remove_repeats(batch, first + unique, removals, survivors.funnel, survivors.dropped)
-            survivors.funnel.count_sources(batch, "kept")
-            aside_rows = held_out[rows][unique[left]]
+        for batch in scored.batches():
+            inside = np.flatnonzero(kinds[start : start + batch.num_rows] != ABSENT)
+            rows, start = start + inside, start + batch.num_rows
+            batch = batch.take(pa.array(inside)) if len(inside) < batch.num_rows else batch
+            batch = with_column(batch, "cluster_size", sizes.take(pa.array(rows)))
+            batch = with_column(batch, "upsampling_weight", weights.take(pa.array(rows)))
+            _drop_duplicates(batch, kinds[rows], stays[rows], scored.funnel, scored.dropped)
+            unique = kinds[rows] == KEPT
+            batch, rows = filtered(batch, unique), rows[unique]
+            batch, left = remove_repeats(batch, scored.first + rows, removals, scored.funnel, scored.dropped)
+            scored.funnel.count_sources(batch, "kept")
+            aside_rows = held_out[rows[left]]
             train.write(filtered(batch, ~aside_rows))
             aside.write(filtered(batch, aside_rows))
-    sample = survivors.dropped.frame()
+    sample = scored.dropped.frame()
     if not sample.is_empty():
         texts = redacted(sample["text"].to_arrow().cast(pa.large_string()))
         sample = sample.with_columns(pl.Series("text", texts))

@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import yaml
 
 from ..workspace import RecipeError
@@ -119,6 +120,22 @@ def effective_thresholds(
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise RecipeError(f"threshold {name!r} is unknown, expected one of {', '.join(published)}{hint}")
     return limits
+
+
+def first_failures(signals: Mapping[str, np.ndarray], limits: Mapping[str, float | None], rows: int) -> np.ndarray:
+    """The place in `limits` of the first threshold that each document fails, int64[rows]; -1 where it keeps all.
+
+    Args:
+        signals: float32[rows] each, by name; a limit is named `<signal>_min` or `<signal>_max`.
+    """
+    first = np.full(rows, -1)
+    for number, (name, limit) in enumerate(limits.items()):
+        if limit is None:
+            continue
+        signal, _, side = name.rpartition("_")
+        failed = signals[signal] < limit if side == "min" else signals[signal] > limit
+        first[failed & (first < 0)] = number
+    return first
 
 
 # datatrove's parameter -> our threshold. FineWeb-2's files have those from `dup_line_frac` to `max_avg_word_length`.
