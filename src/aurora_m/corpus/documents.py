@@ -83,7 +83,12 @@ class DocumentWriter:
         if self._writer is None:
             path = self.folder / f"{self.split}-{self._files:05}.parquet"
             few_values = [name for name in self.schema.names if name in _OF_FEW_VALUES]
-            self._writer = pq.ParquetWriter(path, self.schema, compression="zstd", use_dictionary=few_values)
+            self._writer = pq.ParquetWriter(
+                path,
+                self.schema,
+                compression="zstd",
+                use_dictionary=few_values,  # pyright: ignore[reportArgumentType]
+            )
             self._files += 1
         if self._held:
             self._writer.write_table(pa.Table.from_batches(self._held, self.schema))
