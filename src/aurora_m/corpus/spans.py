@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..workspace import kernel
-from .array_files import ArrayFile, parts_by_key, slices_of
+from .array_files import ArrayFile, parts_by_key, recurring, slices_of
 from .fenced_code import find_stretches
 from .hashing import mix
 from .passages import is_gap
@@ -219,13 +219,12 @@ class SpanIndex:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Keys and places of the windows whose least key recurs, in files, and which are of which document."""
         least, starts = self._keys.open(), self._starts.open()
-        recurring = ArrayFile(self._folder / "span-recurs.bin", np.bool_)
+        marks = ArrayFile(self._folder / "span-recurs.bin", np.bool_)
         for first, last in slices_of(key_offsets):
-            recurring.append(np.zeros(key_offsets[last] - key_offsets[first], np.bool_))
-        recurs = recurring.open("r+")
+            marks.append(np.zeros(key_offsets[last] - key_offsets[first], np.bool_))
+        recurs = marks.open("r+")
         for part, rows in parts_by_key(least, key_offsets, keep, self._folder):
-            order, same = _by_key(part)
-            recurs[rows[order[same | np.append(same[1:], False)[: len(same)]]]] = True
+            recurs[rows[recurring(part)]] = True
         keys = ArrayFile(self._folder / "span-window-keys.bin", np.uint64)
         places = ArrayFile(self._folder / "span-places.bin", np.int64)
         counts = np.zeros(len(offsets) - 1, np.int64)
@@ -297,10 +296,10 @@ def bound_runs(data, offsets, word_offsets, word_start, word_end, rows, runs, be
 
 
 def _by_key(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What sorts keys (int64), equal ones as they come, and which of the sorted ones equal the one before (bool)."""
-    order = np.argsort(keys, kind="stable")
+    """Keys that recur, by key and as they come (rows, int64), and which of these equal the one before (bool)."""
+    order = recurring(keys)
     ordered = keys[order]
-    return order, np.append(False, ordered[1:] == ordered[:-1])[: len(keys)]
+    return order, np.insert(ordered[1:] == ordered[:-1], 0, False)[: len(order)]
 
 
 def _with_any(marks: np.ndarray, offsets: np.ndarray) -> Iterator[int]:
