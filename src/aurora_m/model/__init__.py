@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from ..workspace import lazy_exports
-from .config import ArchitectureConfig, BaseConfig, ModelConfig, RotaryScaling
+from .config import ArchitectureConfig, BaseConfig, ModelConfig
 
 if TYPE_CHECKING:
     from .attention import KeyValueCache
@@ -21,7 +21,6 @@ __all__ = [
     "Decoder",
     "KeyValueCache",
     "ModelConfig",
-    "RotaryScaling",
     "chunked_loss",
     "count_parameters",
     "fetch_base",
