@@ -235,6 +235,17 @@ class ArchitectureConfig(Section):
         return -(-8 * self.hidden_size // (3 * 64)) * 64
 
 
+class LoraConfig(Section):
+    """Adapters of `rank` beside the frozen matrices of the layers, scaled by alpha / rank; merged in what is exported.
+
+    `targets` names the matrices: q, k, v, out of attention and gate, up, down of the MLP; None: all there are.
+    """
+
+    rank: Count = Field(gt=0)
+    alpha: float = Field(gt=0)
+    targets: list[Literal["q", "k", "v", "out", "gate", "up", "down"]] | None = Field(default=None, min_length=1)
+
+
 class BaseConfig(Section):
     """The recipe's `base`: an existing checkpoint (`path`: folder or Hugging Face id), or an `architecture`.
 

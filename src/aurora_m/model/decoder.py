@@ -181,10 +181,11 @@ def attention_masks(
 
 
 def count_parameters(model: Decoder) -> int:
-    """Weights of the model; tied ones once, vocabulary padding left out."""
+    """Weights of the model; tied ones once, vocabulary padding left out, and adapters, which are merged into others."""
     config = model.config
     padding = (config.embedding_rows - config.vocab_size) * config.hidden_size
-    return sum(parameter.numel() for parameter in model.parameters()) - padding * (1 if config.tied_embeddings else 2)
+    counts = (parameter.numel() for name, parameter in model.named_parameters() if ".lora_" not in name)
+    return sum(counts) - padding * (1 if config.tied_embeddings else 2)
 
 
 @torch.no_grad()

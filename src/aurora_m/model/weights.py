@@ -18,6 +18,7 @@ from .config import ModelConfig
 from .decoder import Decoder
 from .families import TensorMap, checkpoint_names, is_inert_tensor, tensor_maps
 from .hf_config import config_from_hf, config_to_hf
+from .lora import AdaptedLinear, adapted_layers
 
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
@@ -96,9 +97,9 @@ def save_model(
 ) -> None:
     """Writes config.json, generation_config.json, safetensors and the tokenizer's files into `folder`.
 
-    The vocabulary is unpadded. Tensors are written shard by shard, so no more than one shard is held twice, and then
-    read back and compared bit by bit with the model. Give a temporary folder (`atomic_folder`) where a half-written
-    one must not be seen.
+    The vocabulary is unpadded, adapters are merged. Tensors are written shard by shard, so no more than one shard is
+    held twice, and then read back and compared bit by bit with the model. Give a temporary folder (`atomic_folder`)
+    where a half-written one must not be seen.
 
     Args:
         eod_id: the token that begins and ends documents; stands as bos and eos in config.json.
@@ -108,7 +109,7 @@ def save_model(
     Raises:
         AuroraError: the disk is full; the family cannot express the model; what was read back is not the model.
     """
-    parameters = dict(model.named_parameters())
+    parameters, adapted = dict(model.named_parameters()), adapted_layers(model)
     dtype = dtype or parameters["embed_tokens.weight"].dtype
     config = config_to_hf(model.config, dtype, eod_id)
     folder.mkdir(parents=True, exist_ok=True)
@@ -119,7 +120,7 @@ def save_model(
     total_bytes = 0
     for number, shard in enumerate(shards, start=1):
         name = _SINGLE if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors"
-        tensors = {tensor_map.name: _export(tensor_map, model, parameters, dtype) for tensor_map in shard}
+        tensors = {tensor_map.name: _export(tensor_map, model, parameters, adapted, dtype) for tensor_map in shard}
         placed |= dict.fromkeys(tensors, name)
         total_bytes += sum(tensor.nbytes for tensor in tensors.values())
         _write_safetensors(tensors, folder / name)
@@ -296,9 +297,17 @@ def _same_bits(one: Tensor, other: Tensor) -> bool:
     return torch.equal(one.view(bits), other.view(bits))
 
 
-def _export(tensor_map: TensorMap, model: Decoder, parameters: dict, dtype: torch.dtype) -> Tensor:
+def _export(
+    tensor_map: TensorMap,
+    model: Decoder,
+    parameters: dict[str, torch.nn.Parameter],
+    adapted: dict[str, AdaptedLinear],
+    dtype: torch.dtype,
+) -> Tensor:
     """One tensor of the checkpoint on the CPU, contiguous, sharing memory with nothing (save_file refuses that)."""
-    parts = [parameters[part].detach() for part in tensor_map.parts]
+    parts = [
+        adapted[part].merged_weight() if part in adapted else parameters[part].detach() for part in tensor_map.parts
+    ]
     if tensor_map.parts[0] in ("embed_tokens.weight", "head.weight"):
         parts = [parts[0][: model.config.vocab_size]]
     return tensor_map.join(parts).to(device="cpu", dtype=dtype).contiguous()

@@ -45,6 +45,10 @@ def _headline(recipe: Recipe) -> str:
     lines = [
         f"[bold]{escape(recipe.name)}[/bold]: {escape(start)}; {total} tokens in {len(recipe.train.phases)} phases"
     ]
+    for stage, lora in (("training", recipe.train.lora), ("safety tuning", recipe.align.lora)):
+        if lora:
+            targets = ", ".join(lora.targets or ["all matrices of the layers"])
+            lines.append(f"LoRA in {stage}: rank {lora.rank}, alpha {lora.alpha:g}, on {targets}; merged on export.")
     if recipe.description:
         lines.append(escape(recipe.description.strip()))
     return "\n".join(lines) + "\n"
