@@ -192,6 +192,23 @@ def test_the_recipes_we_ship_are_valid_and_explained(name, tmp_path):
         assert phase.name in text
 
 
+def test_a_model_from_scratch_is_explained_by_its_features(tmp_path):
+    recipe = Recipe.load(
+        REPOSITORY / "recipes" / "quickstart.yaml",
+        [
+            "base.architecture.family=qwen3",
+            "base.architecture.kv_heads=2",
+            "base.architecture.sliding_window=256",
+        ],
+    )
+    console = Console(file=io.StringIO(), width=400)
+    console.print(explain_recipe(recipe, tmp_path))
+    assert (
+        "trains a qwen3 model from scratch first (4 layers, hidden size 192, 4 heads of 48 with 2 for keys and values, "
+        "rotary positions, RMSNorm, QK norm, gated MLP of 512, sliding window of 256, own head)"
+    ) in console.file.getvalue()
+
+
 def test_the_papers_recipe_has_the_papers_figures():
     recipe = Recipe.load(REPOSITORY / "recipes" / "aurora-m-15b.yaml")
     cap, cat = recipe.train.phases
