@@ -1,0 +1,243 @@
+"""How a decoder is laid over many devices; the decoder itself knows nothing of it.
+
+The mesh has three dimensions, from the slowest links to the fastest: pipeline, data, tensor.
+
+- tensor: attention heads, the MLP's inner width and the vocabulary are split (Shoeybi et al. 2019). With `sequence`,
+  what lies between those products is split over the tokens of a sequence (Korthikanti et al. 2022).
+- data: each rank takes its part of a step's sequences; weights, gradients and moments are sharded (FSDP2; Rajbhandari
+  et al. 2020).
+- pipeline: `pipelining.py`.
+
+`build_mesh` and `parallelize` run as well under FakeTensorMode with PyTorch's fake process group.
+"""
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
+from torch.distributed.tensor.parallel import (
+    ColwiseParallel,
+    ParallelStyle,
+    RowwiseParallel,
+    SequenceParallel,
+    parallelize_module,
+)
+from torch.distributed.tensor.placement_types import Partial, Placement
+
+from aurora_m.model import Decoder, ModelConfig
+from aurora_m.workspace import RecipeError
+
+from .config import ParallelConfig
+
+DIMENSIONS = ("pipeline", "data", "tensor")
+
+
+# ----------------------------------------------------------------------------------------------- the mesh
+def build_mesh(config: ParallelConfig, device_type: str, world_size: int) -> DeviceMesh:
+    """The mesh (pipeline, data, tensor) of a job of `world_size` ranks. A process group must be there.
+
+    Raises:
+        RecipeError: the degrees do not make `world_size`.
+    """
+    return init_device_mesh(device_type, config.degrees(world_size), mesh_dim_names=DIMENSIONS)
+
+
+def check_model(config: ModelConfig, parallel: ParallelConfig, world_size: int) -> None:
+    """Checks that a model can be split as asked.
+
+    Raises:
+        RecipeError: heads, the MLP's width, the hidden size or the layers do not divide.
+    """
+    pipeline, data, tensor = parallel.degrees(world_size)
+    for name in ("heads", "ffn_size"):
+        if (size := getattr(config, name)) % tensor:
+            raise RecipeError(
+                f"parallel.tensor {tensor} does not divide the model's {name} {size}; "
+                f"choose {_divisors_below(size, tensor)}"
+            )
+    if tensor > 1 and config.hidden_size % data:
+        raise RecipeError(
+            f"the model's hidden_size {config.hidden_size} is not a multiple of the data degree {data}, which sharding "
+            f"together with parallel.tensor needs; choose {_divisors_below(config.hidden_size, data)}"
+        )
+    stages = pipeline * parallel.stages_per_rank
+    if stages > config.layers:
+        raise RecipeError(f"{stages} pipeline stages need as many layers, and the model has {config.layers}")
+
+
+def _divisors_below(size: int, limit: int) -> str:
+    fitting = [str(number) for number in range(1, limit) if size % number == 0]
+    return " or ".join(fitting[-2:])
+
+
+# ----------------------------------------------------------------------------------------------- the split
+def parallelize(model: Decoder, mesh: DeviceMesh, config: ParallelConfig, *, compiled: bool = False) -> Decoder:
+    """Splits a decoder (or a pipeline part of one) over the tensor and data dimensions of `mesh`, in place.
+
+    All ranks bring the same weights; each keeps its shards. Parameters become DTensors with their names unchanged.
+    With `compiled` each layer is compiled by itself, so that the time it takes does not grow with their number.
+    """
+    if mesh["tensor"].size() > 1:
+        _split_tensors(model, mesh["tensor"], config.sequence)
+    if compiled:
+        for layer in own_layers(model):
+            layer.compile()
+    if mesh["data"].size() > 1:
+        _shard(model, mesh["data"])
+    return model
+
+
+def own_layers(model: Decoder) -> Iterator[nn.Module]:
+    """The layers that are held here: all of them, unless `model` is a pipeline part."""
+    return (layer for layer in model.layers if any(True for _ in layer.parameters()))
+
+
+def _shard(model: Decoder, mesh: DeviceMesh) -> None:
+    """FSDP2, a group of parameters per layer; embedding, head and last norm stay gathered until the step's end."""
+
+    def placement(parameter: nn.Parameter) -> Shard | None:
+        # Rows split over tensor ranks are split by columns here: a vocabulary need not divide by either degree then.
+        split_rows = isinstance(parameter, DTensor) and parameter.placements[0] == Shard(0)
+        return Shard(1) if split_rows and parameter.dim() > 1 else None
+
+    for layer in own_layers(model):
+        fully_shard(layer, mesh=mesh, shard_placement_fn=placement)
+    fully_shard(model, mesh=mesh, shard_placement_fn=placement, reshard_after_forward=False)
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            # The loss is normalised over all ranks already, so gradients are summed.
+            module.set_gradient_divide_factor(1.0)
+            module.set_force_sum_reduction_for_comms(True)
+
+
+def _split_tensors(model: Decoder, mesh: DeviceMesh, sequence: bool) -> None:
+    between: Placement = Shard(1) if sequence else Replicate()
+    plan: dict[str, ParallelStyle] = {
+        "embed_tokens": RowwiseParallel(input_layouts=Replicate(), output_layouts=between),
+        "embed_positions": RowwiseParallel(input_layouts=Replicate(), output_layouts=between),
+        "head": ColwiseParallel(),
+        "final_norm": _Norm(between),
+    }
+    _apply(model, mesh, plan)
+    for layer in own_layers(model):
+        attention = layer.get_submodule("attention")
+        shared = attention.kv_heads % mesh.size() != 0
+        key_value = _SharedHeads(attention) if shared else ColwiseParallel()
+        plan = {
+            "attention_norm": _Norm(between),
+            "mlp_norm": _Norm(between),
+            "attention": _WholeInput(between),
+            "attention.q": ColwiseParallel(),
+            "attention.k": key_value,
+            "attention.v": key_value,
+            "attention.out": RowwiseParallel(output_layouts=between),
+            "mlp": _WholeInput(between),
+            "mlp.gate": ColwiseParallel(),
+            "mlp.up": ColwiseParallel(),
+            "mlp.down": RowwiseParallel(output_layouts=between),
+        }
+        _apply(layer, mesh, plan)
+        attention.heads //= mesh.size()
+        attention.kv_heads = len(key_value.local_heads(mesh)) if shared else attention.kv_heads // mesh.size()
+
+
+def _apply(module: nn.Module, mesh: DeviceMesh, plan: dict[str, ParallelStyle]) -> None:
+    present = {name: style for name, style in plan.items() if _has_parameters(module, name)}
+    # All ranks hold the same weights, so nothing needs to be sent (None).
+    parallelize_module(module, mesh, present, src_data_rank=None)
+
+
+def _has_parameters(module: nn.Module, name: str) -> bool:
+    for part in name.split("."):
+        child = getattr(module, part, None)
+        if child is None:
+            return False
+        module = child
+    return any(True for _ in module.parameters())
+
+
+# ----------------------------------------------------------------------------------------------- styles of ours
+def _replicate_parameters(module: nn.Module, mesh: DeviceMesh, source: int | None) -> None:
+    for name, parameter in list(module.named_parameters(recurse=False)):
+        replicated = distribute_tensor(parameter.detach(), mesh, [Replicate()], src_data_rank=source)
+        module.register_parameter(name, nn.Parameter(replicated, requires_grad=parameter.requires_grad))
+
+
+class _Norm(SequenceParallel):
+    """A norm on each rank's tokens (`Shard(1)`) or, alike on all ranks, on all of them; local tensors in and out."""
+
+    def __init__(self, layout: Placement) -> None:
+        super().__init__(use_local_output=True)
+        self.sequence_sharding = (layout,)  # type: ignore[assignment]
+
+
+class _WholeInput(ParallelStyle):
+    """The module sees all tokens, as a DTensor; the gradients of its shards are summed on the way back."""
+
+    def __init__(self, layout: Placement) -> None:
+        super().__init__()
+        self.layout = layout
+
+    def _apply(self, module: nn.Module, device_mesh: DeviceMesh) -> nn.Module:
+        def gather(_: nn.Module, inputs: tuple) -> tuple:
+            sharded = DTensor.from_local(inputs[0], device_mesh, [self.layout], run_check=False)
+            return (sharded.redistribute(placements=[Replicate()]), *inputs[1:])
+
+        module.register_forward_pre_hook(gather)
+        return module
+
+
+class _SharedHeads(ParallelStyle):
+    """Key or value heads too few to split: every rank computes them all and takes those its query heads look at.
+
+    What a rank sends back is then only its query heads' part of the gradient (`Partial`).
+    """
+
+    def __init__(self, attention: nn.Module) -> None:
+        super().__init__()
+        self.heads, self.kv_heads, self.head_size = attention.heads, attention.kv_heads, attention.head_size
+
+    def local_heads(self, mesh: DeviceMesh) -> list[int]:
+        """The key head of each of this rank's query heads; a single one where they all share it."""
+        local, group = self.heads // mesh.size(), self.heads // self.kv_heads
+        wanted = [head // group for head in range(mesh.get_local_rank() * local, (mesh.get_local_rank() + 1) * local)]
+        return wanted[:1] if len(set(wanted)) == 1 else wanted
+
+    def _apply(self, module: nn.Module, device_mesh: DeviceMesh) -> nn.Module:
+        _replicate_parameters(module, device_mesh, self.src_data_rank)
+        picked = self.local_heads(device_mesh)
+
+        def take(_: nn.Module, inputs: tuple, output: DTensor) -> Tensor:
+            heads = output.to_local(grad_placements=[Partial()])
+            if self.kv_heads == 1:
+                return heads
+            return heads.unflatten(-1, (self.kv_heads, self.head_size))[..., picked, :].flatten(-2)
+
+        module.register_forward_hook(take)
+        return module
+
+
+# ----------------------------------------------------------------------------------------------- gradients
+def settle_gradients(parameters: list[nn.Parameter]) -> None:
+    """Sums gradients that are still parts (norms on parts of a sequence, shared key heads) over the tensor ranks."""
+    for parameter in parameters:
+        gradient = parameter.grad
+        if isinstance(gradient, DTensor) and gradient.placements != parameter.placements:  # type: ignore[attr-defined]
+            parameter.grad = gradient.redistribute(placements=parameter.placements)  # type: ignore[attr-defined]
+
+
+def local_tensor(tensor: Tensor) -> Tensor:
+    """This rank's shard of a DTensor; any other tensor itself."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def copies(tensor: Tensor) -> int:
+    """On how many ranks of its mesh each element of a tensor is held."""
+    if not isinstance(tensor, DTensor):
+        return 1
+    mesh = tensor.device_mesh
+    return math.prod(mesh.size(dim) for dim, placement in enumerate(tensor.placements) if placement.is_replicate())
