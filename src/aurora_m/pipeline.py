@@ -41,7 +41,7 @@ FOLDERS = {
 _LASTING = ("train", "align")
 # Settings of where and how the work is done; the result does not depend on them.
 _WHERE = frozenset(
-    ["threads", "memory", "engine", "ray_address", "partition_bytes", "keep_scored", "shuffle_memory_bytes"]
+    ["threads", "memory", "engine", "ray_address", "partition_bytes", "keep_scored", "shuffle_memory_bytes", "parallel"]
 )
 
 

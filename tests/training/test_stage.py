@@ -368,7 +368,7 @@ def test_many_epochs_are_warned_about_in_one_line(tokens, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched(tokens, whole, tmp_path, monkeypatch):
-    loss = trainer_module.chunked_loss
+    loss = trainer_module.decoder_loss
     calls = 0
 
     def break_later(hidden, weight, targets, scale):
@@ -380,7 +380,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched(tokens, 
         value, token_nll = break_later(hidden, weight, targets, scale)
         return value, token_nll * float("nan") if calls == 14 else token_nll
 
-    monkeypatch.setattr(trainer_module, "chunked_loss", token_nll_too)
+    monkeypatch.setattr(trainer_module, "decoder_loss", token_nll_too)
     with pytest.raises(AuroraError) as error:
         go(tokens, tmp_path)
     message = str(error.value)

@@ -1,5 +1,6 @@
 """Where and how exactly to compute: device, precision, and how many sequences fit at once."""
 
+import os
 from contextlib import AbstractContextManager
 from typing import Literal
 
@@ -7,6 +8,7 @@ import psutil
 import torch
 
 from aurora_m.model import ModelConfig
+from aurora_m.workspace import AuroraError
 
 # On a CPU larger micro batches bring nothing once the matrices are busy: at hidden 192, 4,096 tokens at once measure
 # as fast as 2,048 and as 8,192.
@@ -15,7 +17,19 @@ _CUDA_ACTIVATION_SHARE = 0.5
 
 
 def pick_device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """CUDA where there is one, otherwise the CPU; under torchrun each process of a machine has its own GPU.
+
+    Raises:
+        AuroraError: more processes than GPUs.
+    """
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    if "LOCAL_RANK" not in os.environ:
+        return torch.device("cuda")
+    place, count = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+    if place >= count:
+        raise AuroraError(f"process {place} of this machine finds {count} GPUs; start {count} processes per machine")
+    return torch.device("cuda", place)
 
 
 def resolve_precision(precision: Literal["auto", "float32", "bfloat16"], device: torch.device) -> torch.dtype:

@@ -11,7 +11,7 @@ The mesh has three dimensions, from the slowest links to the fastest: pipeline, 
 `build_mesh` and `parallelize` run as well under FakeTensorMode with PyTorch's fake process group.
 """
 
-import math
+import logging
 from collections.abc import Iterator
 
 import torch
@@ -31,7 +31,11 @@ from torch.distributed.tensor.placement_types import Partial, Placement
 from aurora_m.model import Decoder, ModelConfig
 from aurora_m.workspace import RecipeError
 
-from .config import ParallelConfig
+from .config import ParallelConfig, PhaseConfig
+from .ranks import Ranks
+
+# It remarks, on every rank, that a bias split over two dimensions is gathered in two steps.
+logging.getLogger("torch.distributed.tensor._redistribute").setLevel(logging.ERROR)
 
 DIMENSIONS = ("pipeline", "data", "tensor")
 
@@ -69,6 +73,25 @@ def check_model(config: ModelConfig, parallel: ParallelConfig, world_size: int) 
         raise RecipeError(f"{stages} pipeline stages need as many layers, and the model has {config.layers}")
 
 
+def check_phase(phase: PhaseConfig, parallel: ParallelConfig, ranks: Ranks) -> None:
+    """Checks that a phase's steps can be dealt to the data ranks, and its sequences be split.
+
+    Raises:
+        RecipeError: they do not divide.
+    """
+    data, tensor = ranks.degree("data"), ranks.degree("tensor")
+    if phase.sequences_per_step % data:
+        raise RecipeError(
+            f"phase {phase.name}: {phase.sequences_per_step} sequences per step cannot be dealt to {data} data ranks; "
+            f"make tokens_per_step a multiple of {data * phase.sequence_length}"
+        )
+    if parallel.sequence and phase.sequence_length % tensor:
+        raise RecipeError(
+            f"phase {phase.name}: sequence_length {phase.sequence_length} is not a multiple of parallel.tensor "
+            f"{tensor}; change one of them or set parallel.sequence: false"
+        )
+
+
 def _divisors_below(size: int, limit: int) -> str:
     fitting = [str(number) for number in range(1, limit) if size % number == 0]
     return " or ".join(fitting[-2:])
@@ -88,7 +111,14 @@ def parallelize(model: Decoder, mesh: DeviceMesh, config: ParallelConfig, *, com
             layer.compile()
     if mesh["data"].size() > 1:
         _shard(model, mesh["data"])
-    return model
+    return model.to(mesh.device_type)
+
+
+def reshard(model: nn.Module) -> None:
+    """Gives back gathered weights that only a backward pass would; after forward passes alone."""
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
 
 
 def own_layers(model: Decoder) -> Iterator[nn.Module]:
@@ -105,7 +135,9 @@ def _shard(model: Decoder, mesh: DeviceMesh) -> None:
         return Shard(1) if split_rows and parameter.dim() > 1 else None
 
     for layer in own_layers(model):
+        layer.to(mesh.device_type)  # one at a time: the whole model may be more than a device holds
         fully_shard(layer, mesh=mesh, shard_placement_fn=placement)
+    model.to(mesh.device_type)
     fully_shard(model, mesh=mesh, shard_placement_fn=placement, reshard_after_forward=False)
     for module in model.modules():
         if isinstance(module, FSDPModule):
@@ -120,7 +152,7 @@ def _split_tensors(model: Decoder, mesh: DeviceMesh, sequence: bool) -> None:
         "embed_tokens": RowwiseParallel(input_layouts=Replicate(), output_layouts=between),
         "embed_positions": RowwiseParallel(input_layouts=Replicate(), output_layouts=between),
         "head": ColwiseParallel(),
-        "final_norm": _Norm(between),
+        "final_norm": _Norm(between, local_output=False),  # the loss gathers it
     }
     _apply(model, mesh, plan)
     for layer in own_layers(model):
@@ -168,10 +200,10 @@ def _replicate_parameters(module: nn.Module, mesh: DeviceMesh, source: int | Non
 
 
 class _Norm(SequenceParallel):
-    """A norm on each rank's tokens (`Shard(1)`) or, alike on all ranks, on all of them; local tensors in and out."""
+    """A norm on each rank's tokens (`Shard(1)`) or, alike on all ranks, on all of them; a local tensor comes in."""
 
-    def __init__(self, layout: Placement) -> None:
-        super().__init__(use_local_output=True)
+    def __init__(self, layout: Placement, local_output: bool = True) -> None:
+        super().__init__(use_local_output=local_output)
         self.sequence_sharding = (layout,)  # type: ignore[assignment]
 
 
@@ -221,6 +253,24 @@ class _SharedHeads(ParallelStyle):
         return module
 
 
+# ----------------------------------------------------------------------------------------------- the whole again
+@torch.no_grad()
+def gather_model(model: Decoder, ranks: Ranks) -> Decoder | None:
+    """The whole model on the main rank, on its CPU; None on the others. Alone, the model itself."""
+    if ranks.alone:
+        return model
+    with torch.device("meta"):
+        whole = Decoder(model.config)
+    if ranks.is_main:
+        whole = whole.to_empty(device="cpu")
+    held = dict(model.named_parameters())
+    for name, target in whole.named_parameters():
+        gathered = held[name].full_tensor() if isinstance(held[name], DTensor) else held[name]
+        if ranks.is_main:
+            target.copy_(gathered)
+    return whole if ranks.is_main else None
+
+
 # ----------------------------------------------------------------------------------------------- gradients
 def settle_gradients(parameters: list[nn.Parameter]) -> None:
     """Sums gradients that are still parts (norms on parts of a sequence, shared key heads) over the tensor ranks."""
@@ -235,9 +285,34 @@ def local_tensor(tensor: Tensor) -> Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def copies(tensor: Tensor) -> int:
-    """On how many ranks of its mesh each element of a tensor is held."""
+@torch.no_grad()
+def clip_gradients(parameters: list[nn.Parameter], limit: float, ranks: Ranks) -> Tensor:
+    """Scales all gradients so that their norm over all ranks is at most `limit`; returns the norm before (float32).
+
+    As `nn.utils.clip_grad_norm_`, which knows no mesh. Each element counts once, on however many ranks it lies.
+    """
+    if ranks.alone:
+        return nn.utils.clip_grad_norm_(parameters, limit)
+    settle_gradients(parameters)
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    sharers: dict[tuple[str, ...], list[Tensor]] = {}
+    for parameter in parameters:
+        if parameter.grad is not None and not getattr(parameter, "is_copy", False):
+            sharers.setdefault(_split_over(parameter.grad), []).append(local_tensor(parameter.grad))
+    device = local_tensor(gradients[0]).device
+    total = torch.zeros((), device=device)
+    for dimensions, locals_ in sorted(sharers.items()):
+        square = torch.stack(torch._foreach_norm(locals_, dtype=torch.float32)).square().sum()
+        total += ranks.sum(square, *dimensions)
+    norm = ranks.sum(total, "pipeline").sqrt()
+    factor = (limit / (norm + 1e-6)).clamp(max=1.0)
+    torch._foreach_mul_([local_tensor(gradient) for gradient in gradients], factor)
+    return norm
+
+
+def _split_over(tensor: Tensor) -> tuple[str, ...]:
+    """The mesh dimensions a tensor is split over."""
     if not isinstance(tensor, DTensor):
-        return 1
-    mesh = tensor.device_mesh
-    return math.prod(mesh.size(dim) for dim, placement in enumerate(tensor.placements) if placement.is_replicate())
+        return ()
+    names = tensor.device_mesh.mesh_dim_names or ()
+    return tuple(name for name, placement in zip(names, tensor.placements, strict=True) if not placement.is_replicate())

@@ -22,6 +22,7 @@ from .checkpoint import (
     save_checkpoint,
 )
 from .optimizer import state_tensors
+from .ranks import SINGLE, Ranks
 
 
 class BatchSource(Protocol):
@@ -52,6 +53,7 @@ class TrainingState:
     finished: list[dict[str, Any]] = field(default_factory=list)  # the rows of train.json's "phases"
     ledger: list[dict[str, Any]] = field(default_factory=list)
     metrics_position: int = 0
+    ranks: Ranks = SINGLE
 
     def begin(self, phase: str) -> None:
         """Turns to a phase at its first step."""
@@ -73,8 +75,9 @@ class TrainingState:
         folder = checkpoint_folder(out / self.phase, self.step)
         record = {name: getattr(self, name) for name in _RECORDED}
         record |= {"fingerprint": fingerprint, "batches": self.batches.state_dict()}
-        save_checkpoint(folder, self._tensors(), record)
-        prune_checkpoints(out / self.phase, keep)
+        save_checkpoint(folder, self._tensors(), record, self.ranks)
+        if self.ranks.is_main:
+            prune_checkpoints(out / self.phase, keep)
         return folder
 
     def load(self, folder: Path) -> None:
@@ -85,7 +88,7 @@ class TrainingState:
             AuroraError: it holds other tensors than the model.
         """
         tensors = self._tensors()
-        record = load_checkpoint(folder, tensors)
+        record = load_checkpoint(folder, tensors, self.ranks)
         restore_random(tensors)
         for name in _RECORDED:
             setattr(self, name, record[name])
@@ -116,16 +119,19 @@ def resume(state: TrainingState, out: Path, chain: Chain, progress: Progress) ->
     Damaged ones cost a line of warning and the steps since the one before; they are moved to `superseded/`.
     """
     for name, fingerprint in reversed(chain):
-        for folder in reversed(list_checkpoints(out / name)):
+        for folder in reversed(state.ranks.from_main(list_checkpoints(out / name))):
             try:
-                if read_record(folder).get("fingerprint") != fingerprint:
+                with state.ranks.agreed():
+                    record = read_record(folder)
+                if record.get("fingerprint") != fingerprint:
                     continue
                 state.load(folder)
             except DataError as error:
                 progress.say(f"warning: {error}; going back to the one before it")
-                target = unused(out / "superseded" / f"{name}-{folder.name}-damaged")
-                target.parent.mkdir(exist_ok=True)
-                folder.rename(target)
+                if state.ranks.is_main:
+                    target = unused(out / "superseded" / f"{name}-{folder.name}-damaged")
+                    target.parent.mkdir(exist_ok=True)
+                    folder.rename(target)
                 continue
             return True
     return False

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from aurora_m.model import IGNORED, Decoder, chunked_loss, save_model
+from aurora_m.model import IGNORED, Decoder, save_model
 from aurora_m.workspace import AuroraError, Progress, atomic_folder
 
 from .chain import mark_phase
@@ -22,6 +21,9 @@ from .config import CheckpointConfig, PhaseConfig
 from .device import auto_micro_batch, autocast
 from .interrupt import StoppedByUser, stop_requests
 from .optimizer import set_rate
+from .parallel import clip_gradients, gather_model
+from .parallel_loss import decoder_loss
+from .ranks import SINGLE, Ranks
 from .schedule import Segment
 from .state import TrainingState
 from .telemetry import MetricsFile, round_figures
@@ -54,11 +56,17 @@ def run_phase(state: TrainingState, phase: PhaseConfig, segment: Segment, loop: 
     folder = loop.out / phase.name
     if state.phase != phase.name:
         state.begin(phase.name)
-    mark_phase(loop.out, phase.name, fingerprint)
+    ranks = state.ranks
+    if ranks.is_main:
+        mark_phase(loop.out, phase.name, fingerprint)
     metrics = MetricsFile(loop.out / "metrics.jsonl")
     device = next(state.model.parameters()).device
     micro_batch = loop.micro_batch or auto_micro_batch(
-        state.model.config, phase.sequences_per_step, phase.sequence_length, device, loop.dtype
+        state.model.config,
+        phase.sequences_per_step // state.ranks.degree("data"),
+        phase.sequence_length,
+        device,
+        loop.dtype,
     )
     state.model.train()
 
@@ -69,8 +77,8 @@ def run_phase(state: TrainingState, phase: PhaseConfig, segment: Segment, loop: 
 
             # ---- loss and gradients
             batch = state.batches.next_batch(phase.sequences_per_step)
-            result = accumulate_gradients(state.model, batch, micro_batch, loop.dtype)
-            grad_norm = float(nn.utils.clip_grad_norm_(state.model.parameters(), loop.clip))
+            result = accumulate_gradients(state.model, batch, micro_batch, loop.dtype, ranks)
+            grad_norm = float(clip_gradients(list(state.model.parameters()), loop.clip, ranks))
             if not (math.isfinite(result.loss) and math.isfinite(grad_norm)):
                 raise AuroraError(_not_finite(state, phase, result, grad_norm, loop.out))
 
@@ -83,30 +91,34 @@ def run_phase(state: TrainingState, phase: PhaseConfig, segment: Segment, loop: 
             # ---- counts and metrics
             seconds = time.monotonic() - began
             state.count(result.tokens_by_domain, seconds)
-            metrics.write(_metrics_row(state, result, rate, grad_norm, phase.tokens_per_step / seconds))
+            if ranks.is_main:
+                metrics.write(_metrics_row(state, result, rate, grad_norm, phase.tokens_per_step / seconds))
             task.advance(phase.tokens_per_step, note=f"loss {result.loss:.3f} · lr {rate:.2g}")
 
             # ---- ledger, end of the phase, checkpoint
-            last = state.phase_step == phase.steps
+            last, stopping = state.phase_step == phase.steps, ranks.any(stop.asked)
             if loop.measure and (last or _is_due(state.tokens, phase.tokens_per_step, loop.measure_every)):
                 loop.measure(state)
             if last:
-                export_model(state.model, folder / "model", loop.tokenizer, loop.eod_id)
+                export_model(state.model, folder / "model", loop.tokenizer, loop.eod_id, ranks)
                 state.finished.append(_phase_row(state, phase, result.loss))
-            if last or stop.asked or _is_due(state.tokens, phase.tokens_per_step, loop.checkpoint.every):
+            if last or stopping or _is_due(state.tokens, phase.tokens_per_step, loop.checkpoint.every):
                 state.metrics_position = metrics.position
                 saved = state.save(loop.out, fingerprint, loop.checkpoint.keep)
-                if stop.asked:
+                if stopping:
                     raise StoppedByUser(
                         f"stopped in phase {phase.name} at step {state.step} ({state.tokens} tokens); checkpoint "
                         f"{saved} written; run the same command again to resume"
                     )
 
 
-def export_model(model: Decoder, folder: Path, tokenizer: Path | None, eod_id: int) -> None:
+def export_model(model: Decoder, folder: Path, tokenizer: Path | None, eod_id: int, ranks: Ranks = SINGLE) -> None:
     """Writes a model in the Hugging Face layout; it takes the place of an older one in a single move."""
-    with atomic_folder(folder) as temporary:
-        save_model(model, temporary, tokenizer, eod_id=eod_id)
+    whole = gather_model(model, ranks)
+    with ranks.agreed():
+        if whole is not None:
+            with atomic_folder(folder) as temporary:
+                save_model(whole, temporary, tokenizer, eod_id=eod_id)
 
 
 def _is_due(tokens: int, tokens_per_step: int, every: int | None) -> bool:
@@ -171,28 +183,32 @@ class StepResult:
     tokens_by_domain: dict[str, int]
 
 
-def accumulate_gradients(model: Decoder, batch: Any, micro_batch: int, dtype: torch.dtype) -> StepResult:
+def accumulate_gradients(
+    model: Decoder, batch: Any, micro_batch: int, dtype: torch.dtype, ranks: Ranks = SINGLE
+) -> StepResult:
     """Gradients of the mean loss over all valid tokens of `batch`, a few sequences at a time.
 
     Every micro batch is scaled by the valid tokens of the whole step, so how a step is split does not weigh it
-    differently. `batch` has numpy arrays `input_ids, targets, positions, document_ids` (B, L) and `domains`, B names.
+    differently. `batch` has numpy arrays `input_ids, targets, positions, document_ids` (B, L) and `domains`, B names;
+    all ranks bring the same one, and each works on its own part.
     """
     device = next(model.parameters()).device
     valid = (batch.targets != IGNORED).sum(axis=1)
     scale = 1.0 / max(1, int(valid.sum()))
-    nll_of_sequences = []
-    for first in range(0, len(batch.domains), micro_batch):
-        part = slice(first, first + micro_batch)
+    own = ranks.own_sequences(len(batch.domains))
+    nll_of_sequences = torch.zeros(len(batch.domains), dtype=torch.float64, device=device)
+    for first in range(own.start, own.stop, micro_batch):
+        part = slice(first, min(first + micro_batch, own.stop))
         ids, targets, positions, document_ids = (
             torch.from_numpy(array[part]).to(device, non_blocking=True)
             for array in (batch.input_ids, batch.targets, batch.positions, batch.document_ids)
         )
         with autocast(device, dtype):
             hidden = model(ids, positions=positions, document_ids=document_ids)
-            loss, token_nll = chunked_loss(hidden, model.head_weight, targets, scale)
+            loss, token_nll = decoder_loss(model, hidden, targets, scale)
         loss.backward()
-        nll_of_sequences.append(token_nll.sum(dim=1, dtype=torch.float64))
-    nll = torch.cat(nll_of_sequences).tolist()  # waits for the device: the only time in a step that it must
+        nll_of_sequences[part] = token_nll.sum(dim=1, dtype=torch.float64)
+    nll = ranks.sum(nll_of_sequences, "data").tolist()  # waits for the device: the only time in a step that it must
 
     nll_sums: dict[str, float] = {}
     valid_counts: dict[str, int] = {}
