@@ -3,14 +3,26 @@
 from typing import TYPE_CHECKING
 
 from ..workspace import lazy_exports
-from .config import CheckpointConfig, LearningRate, LedgerConfig, OptimizerConfig, PhaseConfig, TrainConfig
+from .config import (
+    CheckpointConfig,
+    LearningRate,
+    LedgerConfig,
+    OptimizerConfig,
+    ParallelConfig,
+    PhaseConfig,
+    TrainConfig,
+)
 
 if TYPE_CHECKING:
     from .chain import chain_fingerprints, fingerprint_large, set_aside
     from .device import pick_device, resolve_precision
     from .interrupt import StoppedByUser
+    from .job import is_main_process, world_size
     from .ledger import HeldoutScore, heldout_domains, score_heldout
     from .optimizer import build_optimizer
+    from .parallel import build_mesh, check_model, clip_gradients, parallelize
+    from .parallel_loss import decoder_loss
+    from .ranks import Ranks, open_crew
     from .schedule import build_segments, segment_of
     from .stage import train
     from .state import TrainingState, resume
@@ -26,15 +38,24 @@ __all__ = [
     "Loop",
     "MetricsFile",
     "OptimizerConfig",
+    "ParallelConfig",
     "PhaseConfig",
+    "Ranks",
     "StoppedByUser",
     "TrainConfig",
     "TrainingState",
+    "build_mesh",
     "build_optimizer",
     "build_segments",
     "chain_fingerprints",
+    "check_model",
+    "clip_gradients",
+    "decoder_loss",
     "fingerprint_large",
     "heldout_domains",
+    "is_main_process",
+    "open_crew",
+    "parallelize",
     "pick_device",
     "resolve_precision",
     "resume",
@@ -43,6 +64,7 @@ __all__ = [
     "segment_of",
     "set_aside",
     "train",
+    "world_size",
 ]
 
 __getattr__ = lazy_exports(
@@ -53,7 +75,16 @@ __getattr__ = lazy_exports(
         "MetricsFile": "telemetry",
         "StoppedByUser": "interrupt",
         "TrainingState": "state",
+        "Ranks": "ranks",
+        "build_mesh": "parallel",
         "build_optimizer": "optimizer",
+        "check_model": "parallel",
+        "clip_gradients": "parallel",
+        "decoder_loss": "parallel_loss",
+        "is_main_process": "job",
+        "open_crew": "ranks",
+        "parallelize": "parallel",
+        "world_size": "job",
         "build_segments": "schedule",
         "chain_fingerprints": "chain",
         "fingerprint_large": "chain",

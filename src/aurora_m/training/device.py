@@ -1,6 +1,5 @@
 """Where and how exactly to compute: device, precision, and how many sequences fit at once."""
 
-import os
 from contextlib import AbstractContextManager
 from typing import Literal
 
@@ -9,6 +8,8 @@ import torch
 
 from aurora_m.model import ModelConfig
 from aurora_m.workspace import AuroraError
+
+from .job import local_rank
 
 # On a CPU larger micro batches bring nothing once the matrices are busy: at hidden 192, 4,096 tokens at once measure
 # as fast as 2,048 and as 8,192.
@@ -24,9 +25,9 @@ def pick_device() -> torch.device:
     """
     if not torch.cuda.is_available():
         return torch.device("cpu")
-    if "LOCAL_RANK" not in os.environ:
+    place, count = local_rank(), torch.cuda.device_count()
+    if place is None:
         return torch.device("cuda")
-    place, count = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
     if place >= count:
         raise AuroraError(f"process {place} of this machine finds {count} GPUs; start {count} processes per machine")
     return torch.device("cuda", place)
@@ -75,6 +76,21 @@ def auto_micro_batch(
     fitting = max(1, int(budget // (per_token * sequence_length)))
     parts = -(-sequences // fitting)
     return -(-sequences // parts)
+
+
+def pipelined_micro_batch(micro_batch: int, sequences: int, stages: int) -> int:
+    """The largest micro batch, up to the given one, that a pipeline of `stages` ranks can run `sequences` in.
+
+    They come in equal numbers, and four for each rank where there are as many: with m of them the ranks idle
+    (stages - 1) / (m + stages - 1) of the time.
+    """
+    if stages == 1:
+        return micro_batch
+    most = min(micro_batch, max(1, sequences // (4 * stages)))
+    sizes = [size for size in range(1, most + 1) if sequences % size == 0]
+    # The interleaved schedule deals micro batches in rounds of one for each rank.
+    rounds = [size for size in sizes if sequences // size % stages == 0]
+    return max(rounds or sizes)
 
 
 def estimated_parameters(config: ModelConfig) -> int:

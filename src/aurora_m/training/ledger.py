@@ -18,6 +18,7 @@ from aurora_m.workspace import atomic_path, read_json
 from .device import autocast, resolve_precision
 from .parallel import reshard
 from .parallel_loss import decoder_loss
+from .pipelining import Pipeline
 from .ranks import SINGLE, Ranks
 
 LEDGER_SCHEMA = pa.schema(
@@ -55,7 +56,7 @@ def heldout_domains(tokens: Path) -> list[str]:
 
 
 def score_heldout(
-    model: Decoder,
+    model: Decoder | Pipeline,
     tokens: Path,
     domains: list[str],
     sequence_length: int,
@@ -100,7 +101,7 @@ def score_heldout(
 
 @torch.no_grad()
 def _score_domain(
-    model: Decoder,
+    model: Decoder | Pipeline,
     documents: DomainTokens,
     sequence_length: int,
     batch_size: int,
@@ -120,12 +121,15 @@ def _score_domain(
             for array in (batch.input_ids, batch.targets, batch.positions, batch.document_ids)
         )
         with autocast(device, dtype):
-            hidden = model(ids, positions=positions, document_ids=document_ids)
-            _, token_nll = decoder_loss(model, hidden, targets, 1.0)
+            if isinstance(model, Pipeline):
+                token_nll, is_own = model.score(ids, targets, positions, document_ids), is_own and model.holds_last
+            else:
+                hidden = model(ids, positions=positions, document_ids=document_ids)
+                _, token_nll = decoder_loss(model, hidden, targets, 1.0)
         scored = (batch.document_index >= 0) & is_own
         nats += np.bincount(batch.document_index[scored], token_nll.cpu().numpy()[scored], minlength=len(nats))
         scored_tokens += int(scored.sum())
-    together = ranks.sum(torch.from_numpy(np.append(nats, scored_tokens)), "data").numpy()
+    together = ranks.sum(torch.from_numpy(np.append(nats, scored_tokens)), "data", "pipeline").numpy()
     nats, scored_tokens = together[:-1], int(together[-1])
     bits = nats[batches.documents_scored] / math.log(2)
     return summarize(bits, batches.bytes.astype(np.float64), scored_tokens)

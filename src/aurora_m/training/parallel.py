@@ -13,8 +13,10 @@ The mesh has three dimensions, from the slowest links to the fastest: pipeline, 
 
 import logging
 from collections.abc import Iterator
+from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
@@ -32,6 +34,7 @@ from aurora_m.model import Decoder, ModelConfig
 from aurora_m.workspace import RecipeError
 
 from .config import ParallelConfig, PhaseConfig
+from .pipelining import Pipeline, cut
 from .ranks import Ranks
 
 # It remarks, on every rank, that a bias split over two dimensions is gathered in two steps.
@@ -85,6 +88,11 @@ def check_phase(phase: PhaseConfig, parallel: ParallelConfig, ranks: Ranks) -> N
             f"phase {phase.name}: {phase.sequences_per_step} sequences per step cannot be dealt to {data} data ranks; "
             f"make tokens_per_step a multiple of {data * phase.sequence_length}"
         )
+    if parallel.stages_per_rank > 1 and phase.sequences_per_step // data % parallel.pipeline:
+        raise RecipeError(
+            f"phase {phase.name}: the interleaved schedule deals {phase.sequences_per_step // data} sequences per data "
+            f"rank to {parallel.pipeline} pipeline ranks; make them a multiple, or leave stages_per_rank out"
+        )
     if parallel.sequence and phase.sequence_length % tensor:
         raise RecipeError(
             f"phase {phase.name}: sequence_length {phase.sequence_length} is not a multiple of parallel.tensor "
@@ -98,14 +106,28 @@ def _divisors_below(size: int, limit: int) -> str:
 
 
 # ----------------------------------------------------------------------------------------------- the split
-def parallelize(model: Decoder, mesh: DeviceMesh, config: ParallelConfig, *, compiled: bool = False) -> Decoder:
-    """Splits a decoder (or a pipeline part of one) over the tensor and data dimensions of `mesh`, in place.
+def parallelize(
+    model: Decoder, mesh: DeviceMesh, config: ParallelConfig, *, compiled: bool = False
+) -> "Decoder | Pipeline":
+    """Splits a decoder over the mesh: its layers over pipeline ranks, then each part over tensor and data ranks.
 
-    All ranks bring the same weights; each keeps its shards. Parameters become DTensors with their names unchanged.
-    With `compiled` each layer is compiled by itself, so that the time it takes does not grow with their number.
+    All ranks bring the same weights; each keeps its shards, and `model` is used up. Parameters become DTensors with
+    their names unchanged. With `compiled` each layer is compiled by itself, so that the time it takes does not grow
+    with their number.
     """
+    if config.pipeline == 1:
+        return _parallelize_part(model, mesh, config, compiled)
+    count = config.pipeline * config.stages_per_rank
+    numbers = range(mesh["pipeline"].get_local_rank(), count, config.pipeline)
+    parts = {number: cut(model, number, count) for number in numbers}
+    return Pipeline(
+        {number: _parallelize_part(part, mesh, config, compiled) for number, part in parts.items()}, mesh, config
+    )
+
+
+def _parallelize_part(model: Decoder, mesh: DeviceMesh, config: ParallelConfig, compiled: bool) -> Decoder:
     if mesh["tensor"].size() > 1:
-        _split_tensors(model, mesh["tensor"], config.sequence)
+        _split_tensors(model, mesh["tensor"], config)
     if compiled:
         for layer in own_layers(model):
             layer.compile()
@@ -146,13 +168,14 @@ def _shard(model: Decoder, mesh: DeviceMesh) -> None:
             module.set_force_sum_reduction_for_comms(True)
 
 
-def _split_tensors(model: Decoder, mesh: DeviceMesh, sequence: bool) -> None:
-    between: Placement = Shard(1) if sequence else Replicate()
+def _split_tensors(model: Decoder, mesh: DeviceMesh, config: ParallelConfig) -> None:
+    between: Placement = Shard(1) if config.sequence else Replicate()
+    embeds = isinstance(model.embed_tokens, nn.Embedding)  # and is not a later stage's copy of a tied head
     plan: dict[str, ParallelStyle] = {
-        "embed_tokens": RowwiseParallel(input_layouts=Replicate(), output_layouts=between),
+        "embed_tokens": RowwiseParallel(input_layouts=Replicate(), output_layouts=between) if embeds else _SplitRows(),
         "embed_positions": RowwiseParallel(input_layouts=Replicate(), output_layouts=between),
         "head": ColwiseParallel(),
-        "final_norm": _Norm(between, local_output=False),  # the loss gathers it
+        "final_norm": _Norm(between, local_output=config.pipeline > 1),  # what the loss gathers
     }
     _apply(model, mesh, plan)
     for layer in own_layers(model):
@@ -193,10 +216,10 @@ def _has_parameters(module: nn.Module, name: str) -> bool:
 
 
 # ----------------------------------------------------------------------------------------------- styles of ours
-def _replicate_parameters(module: nn.Module, mesh: DeviceMesh, source: int | None) -> None:
+def _distribute_parameters(module: nn.Module, mesh: DeviceMesh, placement: Placement, source: int | None) -> None:
     for name, parameter in list(module.named_parameters(recurse=False)):
-        replicated = distribute_tensor(parameter.detach(), mesh, [Replicate()], src_data_rank=source)
-        module.register_parameter(name, nn.Parameter(replicated, requires_grad=parameter.requires_grad))
+        split = distribute_tensor(parameter.detach(), mesh, [placement], src_data_rank=source)
+        module.register_parameter(name, nn.Parameter(split, requires_grad=parameter.requires_grad))
 
 
 class _Norm(SequenceParallel):
@@ -205,6 +228,14 @@ class _Norm(SequenceParallel):
     def __init__(self, layout: Placement, local_output: bool = True) -> None:
         super().__init__(use_local_output=local_output)
         self.sequence_sharding = (layout,)  # type: ignore[assignment]
+
+
+class _SplitRows(ParallelStyle):
+    """A weight split by rows, and a module that does not use it itself."""
+
+    def _apply(self, module: nn.Module, device_mesh: DeviceMesh) -> nn.Module:
+        _distribute_parameters(module, device_mesh, Shard(0), self.src_data_rank)
+        return module
 
 
 class _WholeInput(ParallelStyle):
@@ -229,7 +260,7 @@ class _SharedHeads(ParallelStyle):
     What a rank sends back is then only its query heads' part of the gradient (`Partial`).
     """
 
-    def __init__(self, attention: nn.Module) -> None:
+    def __init__(self, attention: Any) -> None:
         super().__init__()
         self.heads, self.kv_heads, self.head_size = attention.heads, attention.kv_heads, attention.head_size
 
@@ -240,7 +271,7 @@ class _SharedHeads(ParallelStyle):
         return wanted[:1] if len(set(wanted)) == 1 else wanted
 
     def _apply(self, module: nn.Module, device_mesh: DeviceMesh) -> nn.Module:
-        _replicate_parameters(module, device_mesh, self.src_data_rank)
+        _distribute_parameters(module, device_mesh, Replicate(), self.src_data_rank)
         picked = self.local_heads(device_mesh)
 
         def take(_: nn.Module, inputs: tuple, output: DTensor) -> Tensor:
@@ -255,19 +286,28 @@ class _SharedHeads(ParallelStyle):
 
 # ----------------------------------------------------------------------------------------------- the whole again
 @torch.no_grad()
-def gather_model(model: Decoder, ranks: Ranks) -> Decoder | None:
+def gather_model(model: "Decoder | Pipeline", ranks: Ranks) -> Decoder | None:
     """The whole model on the main rank, on its CPU; None on the others. Alone, the model itself."""
-    if ranks.alone:
+    if isinstance(model, Decoder) and ranks.alone:
         return model
     with torch.device("meta"):
         whole = Decoder(model.config)
     if ranks.is_main:
         whole = whole.to_empty(device="cpu")
-    held = dict(model.named_parameters())
+    held = {name: one for name, one in model.named_parameters() if not getattr(one, "is_copy", False)}
+    # One rank of each stage speaks for it.
+    speaks = ranks.place("data") == ranks.place("tensor") == 0
+    owners = {name: rank for rank, names in enumerate(ranks.gather(list(held) if speaks else [])) for name in names}
     for name, target in whole.named_parameters():
-        gathered = held[name].full_tensor() if isinstance(held[name], DTensor) else held[name]
-        if ranks.is_main:
-            target.copy_(gathered)
+        tensor = held.get(name)
+        if isinstance(tensor, DTensor):
+            tensor = tensor.full_tensor()
+        if ranks.is_main and owners[name] == 0 and tensor is not None:
+            target.copy_(tensor)
+        elif ranks.is_main:
+            dist.recv(target, src=owners[name])
+        elif owners[name] == ranks.rank and tensor is not None:
+            dist.send(tensor.cpu(), dst=0)
     return whole if ranks.is_main else None
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.tensor import DTensor, Replicate
+from torch.distributed.tensor import DTensor, Replicate, Shard
 from torch.distributed.tensor.placement_types import Partial
 
 from aurora_m.model import IGNORED, Decoder, chunked_loss
@@ -16,14 +16,17 @@ _CHUNK_TOKENS = 1024
 def decoder_loss(model: Decoder, hidden: Tensor, targets: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     """`chunked_loss` of a decoder's own hidden states (B, L, H) and targets (B, L), split or not.
 
-    Where tensors are split `hidden` is a DTensor, as a split decoder returns it; `targets` are all of them, plain.
+    Where tensors are split `hidden` is what the split decoder returned, of all tokens or of its own; `targets` are all.
     Returns the scalar loss and nll (B, L), both alike on all tensor ranks.
     """
     weight = (model.embed_tokens if model.head is None else model.head).weight
     if not isinstance(weight, DTensor):
         return chunked_loss(hidden, model.head_weight, targets, scale)
     mesh = weight.device_mesh
-    whole = hidden.redistribute(placements=[Replicate()])  # type: ignore[attr-defined]
+    if not isinstance(hidden, DTensor):  # from a pipeline stage, which hands out local tensors
+        layout = Replicate() if hidden.size(1) == targets.size(1) else Shard(1)
+        hidden = DTensor.from_local(hidden, mesh, [layout], run_check=False)
+    whole = hidden.redistribute(placements=[Replicate()])
     first = -(-weight.size(0) // mesh.size()) * mesh.get_local_rank()
     rows = weight.to_local()
     rows = rows[: max(0, model.config.vocab_size - first)]  # padding is never scored

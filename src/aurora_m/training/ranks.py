@@ -1,8 +1,7 @@
 """The processes of a torchrun job: who this one is, and what they tell each other."""
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,6 +13,7 @@ from torch import Tensor
 from aurora_m.workspace import AuroraError
 
 from .config import ParallelConfig
+from .job import is_main_process, world_size
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -111,16 +111,6 @@ class Ranks:
 SINGLE = Ranks()
 
 
-def world_size() -> int:
-    """How many processes torchrun (or a scheduler that sets its variables) started; 1 without."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def is_main_process() -> bool:
-    """Whether this process writes and speaks, known without a process group."""
-    return int(os.environ.get("RANK", "0")) == 0
-
-
 @contextmanager
 def open_ranks(config: ParallelConfig, device: torch.device) -> Iterator[Ranks]:
     """Joins the job's processes over the block: gloo for the CPU, NCCL beside it where there is CUDA.
@@ -169,3 +159,58 @@ def _is_lost_connection(error: RuntimeError) -> bool:
 
 def _first_line(error: RuntimeError) -> str:
     return str(error).strip().splitlines()[0].rsplit("] ", maxsplit=1)[-1]
+
+
+class Crew:
+    """The processes of a job over a whole recipe: the others wait while the main one does what needs only one."""
+
+    def __init__(self, group: dist.ProcessGroup | None) -> None:
+        self._group = group
+
+    def call(self, stage: str) -> None:
+        """The main process asks the others to join in a stage."""
+        if self._group is not None:
+            dist.broadcast_object_list([stage], src=0, group=self._group)
+
+    def follow(self, work: Callable[[str], Any]) -> None:
+        """The others do what they are called to, until the main process has ended its work.
+
+        Raises:
+            AuroraError: a stage failed, as on the main process, or that is gone.
+        """
+        failed: AuroraError | None = None
+        while stage := self._listen():
+            try:
+                work(stage)
+            except AuroraError as error:
+                failed = error  # the main process raised it too, and speaks first
+        if failed is not None:
+            raise failed
+
+    def _listen(self) -> str:
+        box = [""]
+        try:
+            dist.broadcast_object_list(box, src=0, group=self._group)
+        except RuntimeError as error:
+            raise LostRankError(f"rank {dist.get_rank()} lost the main process ({_first_line(error)})") from None
+        return box[0]
+
+
+@contextmanager
+def open_crew() -> Iterator[Crew]:
+    """Joins the processes torchrun started, if it did, and lets the others go at the end."""
+    if world_size() == 1:
+        yield Crew(None)
+        return
+    from .device import pick_device
+
+    join_ranks(pick_device())
+    # Curating may take days, in which the others hear nothing.
+    crew = Crew(dist.new_group(backend="gloo", timeout=timedelta(days=60)))
+    try:
+        yield crew
+    finally:
+        if is_main_process():
+            with suppress(RuntimeError):  # of processes that are gone
+                crew.call("")
+        dist.destroy_process_group()

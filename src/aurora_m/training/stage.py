@@ -16,6 +16,7 @@ from .device import pick_device, resolve_precision
 from .ledger import heldout_domains, ledger_rows, score_heldout, write_ledger
 from .optimizer import build_optimizer
 from .parallel import check_model, check_phase, parallelize
+from .pipelining import Pipeline
 from .ranks import Ranks, open_ranks
 from .schedule import build_segments
 from .state import TrainingState, resume
@@ -74,9 +75,9 @@ def _train(
         torch.set_num_threads(config.threads)
     torch.manual_seed(seed)
     dtype = resolve_precision(config.precision, device)
-    model = build_model(config, base, base_folder, facts["tokenizer"]["vocab_size"], seed)
-    parameters = count_parameters(model)
-    model = place_model(model, config, device, ranks)
+    whole = build_model(config, base, base_folder, facts["tokenizer"]["vocab_size"], seed)
+    parameters = count_parameters(whole)
+    model = place_model(whole, config, device, ranks)
     batches = open_batches(config, tokens, facts, seed)
     state = TrainingState(model, build_optimizer(model, config.optimizer), batches, ranks=ranks)
 
@@ -162,7 +163,7 @@ def _train(
     return result
 
 
-def place_model(model: Decoder, config: TrainConfig, device: torch.device, ranks: Ranks) -> Decoder:
+def place_model(model: Decoder, config: TrainConfig, device: torch.device, ranks: Ranks) -> Decoder | Pipeline:
     """Brings a model to its device, or its shards to their devices.
 
     Raises:

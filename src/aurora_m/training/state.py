@@ -22,6 +22,7 @@ from .checkpoint import (
     save_checkpoint,
 )
 from .optimizer import state_tensors
+from .pipelining import Pipeline
 from .ranks import SINGLE, Ranks
 
 
@@ -39,7 +40,7 @@ class BatchSource(Protocol):
 class TrainingState:
     """The model and its place in the run. `step`, `tokens` and `tokens_by_domain` count over all phases."""
 
-    model: Decoder
+    model: Decoder | Pipeline
     optimizer: torch.optim.Optimizer
     batches: BatchSource
     phase: str = ""

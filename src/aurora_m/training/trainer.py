@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from aurora_m.model import IGNORED, Decoder, save_model
 from aurora_m.workspace import AuroraError, Progress, atomic_folder
@@ -18,11 +19,12 @@ from aurora_m.workspace import AuroraError, Progress, atomic_folder
 from .chain import mark_phase
 from .checkpoint import list_checkpoints
 from .config import CheckpointConfig, PhaseConfig
-from .device import auto_micro_batch, autocast
+from .device import auto_micro_batch, autocast, pipelined_micro_batch
 from .interrupt import StoppedByUser, stop_requests
 from .optimizer import set_rate
 from .parallel import clip_gradients, gather_model
 from .parallel_loss import decoder_loss
+from .pipelining import Pipeline
 from .ranks import SINGLE, Ranks
 from .schedule import Segment
 from .state import TrainingState
@@ -61,13 +63,11 @@ def run_phase(state: TrainingState, phase: PhaseConfig, segment: Segment, loop: 
         mark_phase(loop.out, phase.name, fingerprint)
     metrics = MetricsFile(loop.out / "metrics.jsonl")
     device = next(state.model.parameters()).device
+    sequences = phase.sequences_per_step // ranks.degree("data")
     micro_batch = loop.micro_batch or auto_micro_batch(
-        state.model.config,
-        phase.sequences_per_step // state.ranks.degree("data"),
-        phase.sequence_length,
-        device,
-        loop.dtype,
+        state.model.config, sequences, phase.sequence_length, device, loop.dtype
     )
+    micro_batch = pipelined_micro_batch(micro_batch, sequences, ranks.degree("pipeline"))
     state.model.train()
 
     remaining = (phase.steps - state.phase_step) * phase.tokens_per_step
@@ -184,7 +184,7 @@ class StepResult:
 
 
 def accumulate_gradients(
-    model: Decoder, batch: Any, micro_batch: int, dtype: torch.dtype, ranks: Ranks = SINGLE
+    model: Decoder | Pipeline, batch: Any, micro_batch: int, dtype: torch.dtype, ranks: Ranks = SINGLE
 ) -> StepResult:
     """Gradients of the mean loss over all valid tokens of `batch`, a few sequences at a time.
 
@@ -197,18 +197,24 @@ def accumulate_gradients(
     scale = 1.0 / max(1, int(valid.sum()))
     own = ranks.own_sequences(len(batch.domains))
     nll_of_sequences = torch.zeros(len(batch.domains), dtype=torch.float64, device=device)
-    for first in range(own.start, own.stop, micro_batch):
+
+    def load(part: slice) -> tuple[Tensor, ...]:
+        arrays = (batch.input_ids, batch.targets, batch.positions, batch.document_ids)
+        return tuple(torch.from_numpy(array[part]).to(device, non_blocking=True) for array in arrays)
+
+    if isinstance(model, Pipeline):
+        nll_of_sequences[own] = model.accumulate(load(own), micro_batch, scale, dtype)
+    for first in range(own.start, own.stop, micro_batch) if isinstance(model, Decoder) else ():
         part = slice(first, min(first + micro_batch, own.stop))
-        ids, targets, positions, document_ids = (
-            torch.from_numpy(array[part]).to(device, non_blocking=True)
-            for array in (batch.input_ids, batch.targets, batch.positions, batch.document_ids)
-        )
+        ids, targets, positions, document_ids = load(part)
         with autocast(device, dtype):
             hidden = model(ids, positions=positions, document_ids=document_ids)
             loss, token_nll = decoder_loss(model, hidden, targets, scale)
         loss.backward()
         nll_of_sequences[part] = token_nll.sum(dim=1, dtype=torch.float64)
-    nll = ranks.sum(nll_of_sequences, "data").tolist()  # waits for the device: the only time in a step that it must
+    nll = ranks.sum(
+        nll_of_sequences, "data", "pipeline"
+    ).tolist()  # waits for the device: the only time in a step that it must
 
     nll_sums: dict[str, float] = {}
     valid_counts: dict[str, int] = {}
