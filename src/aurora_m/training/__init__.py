@@ -16,11 +16,12 @@ from .config import (
 if TYPE_CHECKING:
     from .chain import chain_fingerprints, fingerprint_large, set_aside
     from .device import pick_device, resolve_precision
+    from .gradients import clip_gradients
     from .interrupt import StoppedByUser
     from .job import is_main_process, world_size
     from .ledger import HeldoutScore, heldout_domains, score_heldout
     from .optimizer import build_optimizer
-    from .parallel import build_mesh, check_model, clip_gradients, parallelize
+    from .parallel import build_mesh, check_model, parallelize
     from .parallel_loss import decoder_loss
     from .ranks import Ranks, open_crew
     from .schedule import build_segments, segment_of
@@ -79,7 +80,7 @@ __getattr__ = lazy_exports(
         "build_mesh": "parallel",
         "build_optimizer": "optimizer",
         "check_model": "parallel",
-        "clip_gradients": "parallel",
+        "clip_gradients": "gradients",
         "decoder_loss": "parallel_loss",
         "is_main_process": "job",
         "open_crew": "ranks",

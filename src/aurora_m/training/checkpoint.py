@@ -29,7 +29,7 @@ from aurora_m.workspace import (
     write_json,
 )
 
-from .parallel import local_tensor
+from .gradients import local_tensor
 from .ranks import SINGLE, Ranks
 
 _RECORD = "state.json"
@@ -87,7 +87,7 @@ def save_checkpoint(folder: Path, tensors: dict[str, Tensor], record: dict[str, 
     own_bytes = sum(local_tensor(tensor).nbytes for tensor in tensors.values())
     size = sum(ranks.gather(own_bytes))
     with ExitStack() as stack, ranks.agreed():
-        temporary = None
+        temporary: Any = None
         with ranks.agreed():
             if ranks.is_main:
                 _check_room(folder, size)

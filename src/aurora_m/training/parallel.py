@@ -179,9 +179,9 @@ def _split_tensors(model: Decoder, mesh: DeviceMesh, config: ParallelConfig) -> 
     }
     _apply(model, mesh, plan)
     for layer in own_layers(model):
-        attention = layer.get_submodule("attention")
+        attention: Any = layer.get_submodule("attention")
         shared = attention.kv_heads % mesh.size() != 0
-        key_value = _SharedHeads(attention) if shared else ColwiseParallel()
+        key_value: Any = _SharedHeads(attention) if shared else ColwiseParallel()
         plan = {
             "attention_norm": _Norm(between),
             "mlp_norm": _Norm(between),
@@ -309,50 +309,3 @@ def gather_model(model: "Decoder | Pipeline", ranks: Ranks) -> Decoder | None:
         elif owners[name] == ranks.rank and tensor is not None:
             dist.send(tensor.cpu(), dst=0)
     return whole if ranks.is_main else None
-
-
-# ----------------------------------------------------------------------------------------------- gradients
-def settle_gradients(parameters: list[nn.Parameter]) -> None:
-    """Sums gradients that are still parts (norms on parts of a sequence, shared key heads) over the tensor ranks."""
-    for parameter in parameters:
-        gradient = parameter.grad
-        if isinstance(gradient, DTensor) and gradient.placements != parameter.placements:  # type: ignore[attr-defined]
-            parameter.grad = gradient.redistribute(placements=parameter.placements)  # type: ignore[attr-defined]
-
-
-def local_tensor(tensor: Tensor) -> Tensor:
-    """This rank's shard of a DTensor; any other tensor itself."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
-
-
-@torch.no_grad()
-def clip_gradients(parameters: list[nn.Parameter], limit: float, ranks: Ranks) -> Tensor:
-    """Scales all gradients so that their norm over all ranks is at most `limit`; returns the norm before (float32).
-
-    As `nn.utils.clip_grad_norm_`, which knows no mesh. Each element counts once, on however many ranks it lies.
-    """
-    if ranks.alone:
-        return nn.utils.clip_grad_norm_(parameters, limit)
-    settle_gradients(parameters)
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    sharers: dict[tuple[str, ...], list[Tensor]] = {}
-    for parameter in parameters:
-        if parameter.grad is not None and not getattr(parameter, "is_copy", False):
-            sharers.setdefault(_split_over(parameter.grad), []).append(local_tensor(parameter.grad))
-    device = local_tensor(gradients[0]).device
-    total = torch.zeros((), device=device)
-    for dimensions, locals_ in sorted(sharers.items()):
-        square = torch.stack(torch._foreach_norm(locals_, dtype=torch.float32)).square().sum()
-        total += ranks.sum(square, *dimensions)
-    norm = ranks.sum(total, "pipeline").sqrt()
-    factor = (limit / (norm + 1e-6)).clamp(max=1.0)
-    torch._foreach_mul_([local_tensor(gradient) for gradient in gradients], factor)
-    return norm
-
-
-def _split_over(tensor: Tensor) -> tuple[str, ...]:
-    """The mesh dimensions a tensor is split over."""
-    if not isinstance(tensor, DTensor):
-        return ()
-    names = tensor.device_mesh.mesh_dim_names or ()
-    return tuple(name for name, placement in zip(names, tensor.placements, strict=True) if not placement.is_replicate())

@@ -11,12 +11,12 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleInterleaved1F1B
-from torch.distributed.tensor import DTensor
 
 from aurora_m.model import Decoder
 
 from .config import ParallelConfig
 from .device import autocast
+from .gradients import local_tensor, settle_gradients
 from .parallel_loss import decoder_loss
 
 
@@ -57,11 +57,11 @@ def cut(model: Decoder, stage: int, stages: int) -> Decoder:
         layer if start <= index < end else _PassThrough() for index, layer in enumerate(model.layers)
     )
     if not first and model.embed_positions is not None:
-        part.embed_positions = _Nothing()
+        part.embed_positions = _Nothing()  # type: ignore[assignment]
     part.final_norm = model.final_norm if last else _PassThrough()
     part.head = model.head if last else None
     if last and not first and model.head is None:
-        part.embed_tokens = _CarriedHead(model.embed_tokens.weight)
+        part.embed_tokens = _CarriedHead(model.embed_tokens.weight)  # type: ignore[assignment]
     return part
 
 
@@ -101,10 +101,10 @@ class Pipeline(nn.Module):
         return {name: value for part in self.parts for name, value in part.state_dict(*arguments, **settings).items()}
 
     # ---- a step
-    def accumulate(
-        self, arrays: tuple[Tensor, Tensor, Tensor, Tensor], micro_batch: int, scale: float, dtype: torch.dtype
-    ) -> Tensor:
-        """Gradients of `scale` times the summed loss of these sequences; their nll (B,), zeros but on the last rank.
+    def accumulate(self, arrays: tuple[Tensor, ...], micro_batch: int, scale: float, dtype: torch.dtype) -> Tensor:
+        """Adds the gradients of `scale` times the summed loss of these sequences; returns the nll of each (B,).
+
+        The last rank knows it; the others return zeros.
 
         `arrays` are input ids, targets, positions and document numbers, each (B, L); `micro_batch` divides B.
         """
@@ -174,7 +174,7 @@ class Pipeline(nn.Module):
         return schedule
 
     # ---- a tied embedding, which lies on the first and on the last rank
-    def _join_ends(self) -> dist.ProcessGroup | None:
+    def _join_ends(self) -> Any:
         """The group of the first and the last rank of this rank's pipeline, which all ranks must open together."""
         if not self.config.tied_embeddings:
             return None
@@ -190,5 +190,7 @@ class Pipeline(nn.Module):
         if self._ends is None:
             return
         end = self._last if self.holds_last else self.parts[0]
-        gradient = end.embed_tokens.weight.grad  # type: ignore[union-attr]
-        dist.all_reduce(gradient.to_local() if isinstance(gradient, DTensor) else gradient, group=self._ends)
+        weight: nn.Parameter = end.embed_tokens.weight  # type: ignore[assignment, union-attr]
+        settle_gradients([weight])
+        assert weight.grad is not None
+        dist.all_reduce(local_tensor(weight.grad), group=self._ends)

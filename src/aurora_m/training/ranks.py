@@ -158,13 +158,13 @@ def _is_lost_connection(error: RuntimeError) -> bool:
 
 
 def _first_line(error: RuntimeError) -> str:
-    return str(error).strip().splitlines()[0].rsplit("] ", maxsplit=1)[-1]
+    return str(error).strip().splitlines()[0].rsplit("cc:", maxsplit=1)[-1].split("] ", 1)[-1].split(". ")[0]
 
 
 class Crew:
     """The processes of a job over a whole recipe: the others wait while the main one does what needs only one."""
 
-    def __init__(self, group: dist.ProcessGroup | None) -> None:
+    def __init__(self, group: Any) -> None:
         self._group = group
 
     def call(self, stage: str) -> None:

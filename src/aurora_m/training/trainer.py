@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,10 @@ from .chain import mark_phase
 from .checkpoint import list_checkpoints
 from .config import CheckpointConfig, PhaseConfig
 from .device import auto_micro_batch, autocast, pipelined_micro_batch
+from .gradients import clip_gradients
 from .interrupt import StoppedByUser, stop_requests
 from .optimizer import set_rate
-from .parallel import clip_gradients, gather_model
+from .parallel import gather_model
 from .parallel_loss import decoder_loss
 from .pipelining import Pipeline
 from .ranks import SINGLE, Ranks
@@ -112,7 +114,9 @@ def run_phase(state: TrainingState, phase: PhaseConfig, segment: Segment, loop: 
                     )
 
 
-def export_model(model: Decoder, folder: Path, tokenizer: Path | None, eod_id: int, ranks: Ranks = SINGLE) -> None:
+def export_model(
+    model: Decoder | Pipeline, folder: Path, tokenizer: Path | None, eod_id: int, ranks: Ranks = SINGLE
+) -> None:
     """Writes a model in the Hugging Face layout; it takes the place of an older one in a single move."""
     whole = gather_model(model, ranks)
     with ranks.agreed():
@@ -198,23 +202,14 @@ def accumulate_gradients(
     own = ranks.own_sequences(len(batch.domains))
     nll_of_sequences = torch.zeros(len(batch.domains), dtype=torch.float64, device=device)
 
-    def load(part: slice) -> tuple[Tensor, ...]:
-        arrays = (batch.input_ids, batch.targets, batch.positions, batch.document_ids)
-        return tuple(torch.from_numpy(array[part]).to(device, non_blocking=True) for array in arrays)
-
-    if isinstance(model, Pipeline):
-        nll_of_sequences[own] = model.accumulate(load(own), micro_batch, scale, dtype)
-    for first in range(own.start, own.stop, micro_batch) if isinstance(model, Decoder) else ():
-        part = slice(first, min(first + micro_batch, own.stop))
-        ids, targets, positions, document_ids = load(part)
-        with autocast(device, dtype):
-            hidden = model(ids, positions=positions, document_ids=document_ids)
-            loss, token_nll = decoder_loss(model, hidden, targets, scale)
-        loss.backward()
-        nll_of_sequences[part] = token_nll.sum(dim=1, dtype=torch.float64)
-    nll = ranks.sum(
-        nll_of_sequences, "data", "pipeline"
-    ).tolist()  # waits for the device: the only time in a step that it must
+    arrays = tuple(
+        torch.from_numpy(array[own]).to(device, non_blocking=True)
+        for array in (batch.input_ids, batch.targets, batch.positions, batch.document_ids)
+    )
+    backward = model.backward if isinstance(model, Pipeline) else partial(_backward, model)
+    nll_of_sequences[own] = backward(arrays, micro_batch, scale, dtype)
+    # Waits for the device: the only time in a step that it must.
+    nll = ranks.sum(nll_of_sequences, "data", "pipeline").tolist()
 
     nll_sums: dict[str, float] = {}
     valid_counts: dict[str, int] = {}
@@ -225,3 +220,15 @@ def accumulate_gradients(
         tokens[domain] = tokens.get(domain, 0) + batch.targets.shape[1]
     by_domain = {domain: nll_sums[domain] / count for domain, count in valid_counts.items() if count}
     return StepResult(sum(nll) * scale, by_domain, tokens)
+
+
+def _backward(model: Decoder, arrays: tuple[Tensor, ...], micro_batch: int, scale: float, dtype: torch.dtype) -> Tensor:
+    """Adds the gradients of `scale` times the summed loss of these sequences; returns the nll of each (B,), float64."""
+    nll = []
+    for ids, targets, positions, document_ids in zip(*(array.split(micro_batch) for array in arrays), strict=True):
+        with autocast(ids.device, dtype):
+            hidden = model(ids, positions=positions, document_ids=document_ids)
+            loss, token_nll = decoder_loss(model, hidden, targets, scale)
+        loss.backward()
+        nll.append(token_nll.sum(dim=1, dtype=torch.float64))
+    return torch.cat(nll)
