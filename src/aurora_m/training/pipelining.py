@@ -101,7 +101,7 @@ class Pipeline(nn.Module):
         return {name: value for part in self.parts for name, value in part.state_dict(*arguments, **settings).items()}
 
     # ---- a step
-    def accumulate(self, arrays: tuple[Tensor, ...], micro_batch: int, scale: float, dtype: torch.dtype) -> Tensor:
+    def backward(self, arrays: tuple[Tensor, ...], micro_batch: int, scale: float, dtype: torch.dtype) -> Tensor:
         """Adds the gradients of `scale` times the summed loss of these sequences; returns the nll of each (B,).
 
         The last rank knows it; the others return zeros.
