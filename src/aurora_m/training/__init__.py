@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .parallel import build_mesh, check_model, parallelize
     from .parallel_loss import decoder_loss
     from .ranks import Ranks, open_crew
+    from .rollback import leave_out_quarantined
     from .schedule import build_segments, segment_of
     from .stage import train
     from .state import TrainingState, resume
@@ -55,6 +56,7 @@ __all__ = [
     "fingerprint_large",
     "heldout_domains",
     "is_main_process",
+    "leave_out_quarantined",
     "open_crew",
     "parallelize",
     "pick_device",
@@ -90,6 +92,7 @@ __getattr__ = lazy_exports(
         "chain_fingerprints": "chain",
         "fingerprint_large": "chain",
         "heldout_domains": "ledger",
+        "leave_out_quarantined": "rollback",
         "pick_device": "device",
         "resolve_precision": "device",
         "resume": "state",

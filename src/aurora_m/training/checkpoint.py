@@ -33,7 +33,7 @@ from .gradients import local_tensor
 from .ranks import SINGLE, Ranks
 
 _RECORD = "state.json"
-_FORMAT = 1
+_FORMAT = 2
 _METADATA = "torch.distributed.checkpoint.metadata"
 # All that a table of contents without objects needs. `BytesStorageMetadata` stays out: DCP would unpickle those items.
 _ALLOWED = {

@@ -13,11 +13,13 @@ from .chain import Chain, chain_fingerprints, fingerprint_large, mark_phase, set
 from .checkpoint import list_checkpoints, read_record
 from .config import TrainConfig
 from .device import pick_device, resolve_precision
+from .guardian import Guardian
 from .ledger import heldout_domains, ledger_rows, score_heldout, write_ledger
 from .optimizer import build_optimizer
 from .parallel import check_model, check_phase, parallelize
 from .pipelining import Pipeline
 from .ranks import Ranks, open_ranks
+from .rollback import leave_out_quarantined
 from .schedule import build_segments
 from .state import TrainingState, resume
 from .telemetry import MetricsFile
@@ -79,7 +81,8 @@ def _train(
     parameters = count_parameters(whole)
     model = place_model(whole, config, device, ranks)
     batches = open_batches(config, tokens, facts, seed)
-    state = TrainingState(model, build_optimizer(model, config.optimizer), batches, ranks=ranks)
+    guardian = Guardian(config.guardian, device)
+    state = TrainingState(model, build_optimizer(model, config.optimizer), batches, guardian=guardian, ranks=ranks)
 
     # ---- where the run stands
     chain = chain_fingerprints(_start(config, base, base_folder, tokens, seed), config.phases)
@@ -90,8 +93,8 @@ def _train(
     export_missing_models(state, out, chain, reference, tokens / "tokenizer", facts["tokenizer"]["eod_id"])
     if resume(state, out, chain, progress) and len(state.finished) < len(config.phases):
         progress.say(f"resuming after step {state.step} of phase {state.phase} ({format_count(state.tokens)} tokens)")
-    if ranks.is_main:
-        MetricsFile(out / "metrics.jsonl").cut(state.metrics_position)
+    leave_out_quarantined(batches, out, chain)
+    MetricsFile(out / "metrics.jsonl", writes=ranks.is_main).cut(state.metrics_position)
 
     # ---- the ledger
     domains = heldout_domains(tokens)
@@ -139,12 +142,11 @@ def _train(
         micro_batch=config.micro_batch,
         measure=measure,
         measure_every=config.ledger.every,
+        begin=lambda phase: batches.start_phase(phase.mixture, phase.sequence_length, phase.name),
     )
     for phase, segment, (_, fingerprint) in zip(config.phases, build_segments(config.phases), chain[1:], strict=True):
         if phase.name in [row["name"] for row in state.finished]:
             continue
-        if state.phase != phase.name or state.phase_step == 0:
-            batches.start_phase(phase.mixture, phase.sequence_length, phase.name)
         run_phase(state, phase, segment, loop, fingerprint)
 
     result = {
