@@ -4,6 +4,7 @@ import errno
 import shlex
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -303,10 +304,16 @@ def main() -> None:
         _say(f"the disk is full ({error.filename or Path.cwd()}); free some space and give the same command again")
         sys.exit(1)
     except Exception as error:
+        from .training import is_main_process
         from .workspace import AuroraError
 
         if not isinstance(error, AuroraError):
             raise
+        if not is_main_process():
+            # What ends one process of a torchrun job ends all, and the main one says so; torchrun stops it as soon as
+            # another has failed, so it speaks first.
+            time.sleep(2)
+            sys.exit(error.exit_code)
         _say(str(error), error.exit_code)
         if error.exit_code == 0:
             _say(f"resume: aurora-m {shlex.join(sys.argv[1:])}", 0)
