@@ -5,9 +5,12 @@ import shlex
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from .recipe import Recipe
 
 app = typer.Typer(
     help="One recipe file takes raw documents to a released, measured model that also speaks your languages.\n\n"
@@ -56,25 +59,28 @@ def run(
     Stages: curate, tokenize, train, align, evaluate, release. What is done and unchanged is skipped; a run that was
     stopped or killed goes on where it was when the same command is given again.
     """
-    from .pipeline import run as run_recipe
     from .recipe import Recipe
+
+    _run(Recipe.load(recipe, changes), runs, quiet, from_stage=from_stage, only=only, dry_run=dry_run)
+
+
+def _run(
+    recipe: "Recipe", runs: Path, quiet: bool, *, only: str | None, from_stage: str | None = None, dry_run: bool = False
+) -> None:
+    """Runs a recipe, or one stage of it, and tells where the report is."""
+    from .pipeline import run as run_recipe
     from .workspace import Progress
 
-    folder = run_recipe(
-        Recipe.load(recipe, changes),
-        runs=runs,
-        from_stage=from_stage,
-        only=only,
-        dry_run=dry_run,
-        progress=Progress(quiet),
-    )
+    folder = run_recipe(recipe, runs=runs, from_stage=from_stage, only=only, dry_run=dry_run, progress=Progress(quiet))
     if not dry_run:
         typer.echo(f"report: {folder / 'report' / 'index.html'}")
 
 
 def _stage_command(stage: str, summary: str):
     def command(recipe: RecipePath, changes: Changes = None, runs: Runs = Path("runs"), quiet: Quiet = False) -> None:
-        run(recipe, changes, None, stage, False, runs, quiet)
+        from .recipe import Recipe
+
+        _run(Recipe.load(recipe, changes), runs, quiet, only=stage)
 
     app.command(stage, help=f"{summary}\n\nThis stage alone; those before it must be up to date.")(command)
 
@@ -96,15 +102,10 @@ def curate(
     quiet: Quiet = False,
 ) -> None:
     """Clean the raw documents: language, quality, personal data, duplicates, held-out split."""
-    from .pipeline import run as run_recipe
     from .recipe import Recipe
-    from .workspace import Progress
 
     loaded = Recipe.load(recipe, changes)
-    if sample is not None:
-        loaded = loaded.sampled(sample)
-    folder = run_recipe(loaded, runs=runs, only="curate", progress=Progress(quiet))
-    typer.echo(f"report: {folder / 'report' / 'index.html'}")
+    _run(loaded if sample is None else loaded.sampled(sample), runs, quiet, only="curate")
 
 
 _stage_command("tokenize", "Train or load the tokenizer and write token shards in Megatron's format.")

@@ -1,10 +1,11 @@
 """Documents are written so that equal documents give equal files."""
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from aurora_m.corpus import DOCUMENT_SCHEMA, documents
-from aurora_m.corpus.documents import DocumentWriter, byte_lengths, text_bytes, with_column
+from aurora_m.corpus.documents import DocumentWriter, byte_lengths, filtered, text_bytes, with_column
 
 
 def batch(*texts: str) -> pa.RecordBatch:
@@ -17,6 +18,12 @@ def batch(*texts: str) -> pa.RecordBatch:
 def test_lengths_are_bytes_and_null_is_less_than_empty():
     assert byte_lengths(pa.array(["ä", "", None], pa.large_string())).tolist() == [2, 0, -1]
     assert text_bytes(batch("ä", "bc")) == 4
+
+
+def test_a_batch_of_which_nothing_goes_is_not_copied():
+    documents = batch("a", "b")
+    assert filtered(documents, np.array([True, True])) is documents
+    assert filtered(documents, np.array([False, True])).column("text").to_pylist() == ["b"]
 
 
 def test_a_column_is_replaced_or_added():

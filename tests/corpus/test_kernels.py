@@ -42,7 +42,11 @@ SINGLE_NAMES = (
 
 # Letters of many widths, marks, joiners, odd spaces, and what the rules for lines look at.
 TROUBLE = "aZ9 \n\t\r.#-*`~:…。、「」・的かナｶﾞ々〇ー゙\u3000क्ष१ि\u200c\u200d\u00ad\u200b\u0301éİΣßẢ한😀𠀀𝒳\u2028"
-texts = st.text(st.one_of(st.sampled_from(TROUBLE), st.characters(exclude_categories=["Cs"])), max_size=80)
+ASCII_EDGES = "aAzZ@[`{09 \x1f\x7f!"  # where runs of ASCII, which loops take at once, begin and end
+texts = st.one_of(
+    st.text(st.one_of(st.sampled_from(TROUBLE), st.characters(exclude_categories=["Cs"])), max_size=80),
+    st.text(st.sampled_from(ASCII_EDGES + "éक"), max_size=40),
+)
 pages = st.lists(st.one_of(st.sampled_from(["---", "```", "- a", "# b", "", "x: y", "...", "“Yes.”"]), texts)).map(
     "\n".join
 )
@@ -355,6 +359,27 @@ def test_samples_leave_out_code_links_tags_and_headers():
     assert "label" in shown and "bold" in shown and "the end" in shown
     for hidden in ("title", "inline", "target", "span", "address", "https", "fenced"):
         assert hidden not in shown
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.booleans(), st.text(st.sampled_from("abZé\u0301कि日\u200d 09.,@[\x7f"), max_size=30)), max_size=6
+    )
+)
+def test_prose_is_letters_and_marks_outside_of_fences(blocks):
+    page = "\n".join(f"```\n{text}\n```" if fenced else text for fenced, text in blocks)
+    shown = " ".join(text for fenced, text in blocks if not fenced)
+    letters = sum(unicodedata.category(c)[0] == "L" for c in shown)
+    if letters < ENOUGH_LETTERS:
+        page, shown = f"{page}\n{'x' * ENOUGH_LETTERS}", f"{shown} {'x' * ENOUGH_LETTERS}"
+        letters += ENOUGH_LETTERS
+    kept = "".join(c if unicodedata.category(c)[0] in "LM" or c in JOINERS else " " for c in shown)
+    scripts, samples = sample([page])
+    assert scripts.sum() == letters
+    prose = " ".join(kept.split())
+    if len(prose.encode()) <= SAMPLE_BYTES:
+        assert samples == [prose, "", "", ""]
 
 
 def test_a_text_that_is_all_code_is_sampled_all_the_same():

@@ -18,9 +18,7 @@ def column(texts: list[str]) -> pa.LargeStringArray:
 
 
 def find(texts: list[str], *, by_line: bool = False, min_words: int = 1) -> Passages:
-    return find_passages(
-        column(texts), segment(column(texts)), np.arange(len(texts)), by_line=by_line, min_words=min_words
-    )
+    return find_passages(column(texts), segment(column(texts)), by_line=by_line, min_words=min_words)
 
 
 def spans_of(texts: list[str], passages: Passages) -> list[list[str]]:

@@ -156,6 +156,17 @@ def test_where_selects_records():
     assert rejected(*lines, where='split == "train"') == {"not_selected": 2}
 
 
+def test_what_a_sample_leaves_out_is_counted_with_its_bytes():
+    lines = [{"id": str(number), "text": "é" * (1 + number % 3)} for number in range(400)]
+    parsed = parse(*lines, "no json", sample=0.25)
+    taken = parsed.documents.column("text").to_pylist()
+    assert 60 < len(taken) < 140
+    left_out = sum(len(line["text"].encode()) for line in lines) - sum(len(text.encode()) for text in taken)
+    assert parsed.rejected == {"not_sampled": [400 - len(taken), left_out], "not_json": [1, 7]}
+    assert parse(*lines, sample=1).rejected == {}
+    assert texts(*lines[:50], sample=0.25) == taken[: len(texts(*lines[:50], sample=0.25))]
+
+
 @pytest.mark.parametrize("settings", [{"template": "{{ a"}, {"where": "a =="}])
 def test_what_is_not_jinja_is_a_mistake_of_the_recipe(settings):
     with pytest.raises(RecipeError, match="is not valid Jinja2"):

@@ -142,6 +142,14 @@ def test_runs_of_words_go_from_the_middle_of_a_line_with_their_marks(tmp_path):
     assert left == texts and (gone.spans, gone.span_words, gone.documents, gone.characters) == (2, 24, 0, 0)
 
 
+def test_runs_of_words_in_fenced_code_stay(tmp_path):
+    code = f"```python\n{LONG}\n```"
+    texts = [f"One.\n\n{code}\n\n{LONG}", f"Two: {LONG}\n{code}\nand {LONG}."]
+    left, gone = remove(tmp_path, texts, unit="none", spans="remove", span_words=12)
+    assert left == [texts[0], f"Two:\n{code}\nand"]
+    assert (gone.spans, gone.span_words) == (2, 24)
+
+
 def test_paragraphs_and_runs_go_together_and_no_word_is_counted_twice(tmp_path):
     texts = [f"{LONG}\n\na b c d e f {LONG}", f"{LONG}\n\nown words\n\nx {LONG} y z"]
     config = {"spans": "remove", "span_words": 12}

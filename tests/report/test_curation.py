@@ -45,13 +45,47 @@ def test_a_corpus_of_a_thousand_sources_and_licences_stays_a_page(tmp_path):
     assert sum(row["total"] for row in section["licenses"]) == 2000
 
 
+def funnel_of(bytes_left: list[int], counted: dict | None) -> dict:
+    passes = [
+        {"name": name, "documents_in": 9, "bytes_in": 900, "documents_out": 8, "bytes_out": left, "dropped": {}}
+        for name, left in zip(("read", "quality", "near_duplicates"), bytes_left, strict=True)
+    ]
+    tokens = None if counted is None else {"domains": {"fi": counted}}
+    section = curation_section(RunFacts(Path(), curation={"domains": {"fi": {"passes": passes}}}, tokens=tokens))
+    assert section is not None
+    return section["funnels"][0]
+
+
+def test_tokens_are_counted_of_what_was_kept_and_estimated_before():
+    counted = {"train": {"bytes": 500, "tokens": 123}, "heldout": {"bytes": 100, "tokens": 27}}
+    funnel = funnel_of([880, 800, 600], counted)
+    assert funnel["has_tokens"]
+    assert [(step["tokens"], step["tokens_counted"]) for step in funnel["steps"]] == [
+        (220, False),
+        (200, False),
+        (150, True),
+    ]
+
+
+def test_tokens_of_another_curation_are_no_count_of_this_one():
+    steps = funnel_of([880, 800, 640], {"train": {"bytes": 600, "tokens": 150}})["steps"]
+    assert [(step["tokens"], step["tokens_counted"]) for step in steps] == [(220, False), (200, False), (160, False)]
+
+
+def test_nothing_is_said_of_tokens_before_they_are_counted():
+    for counted in (None, {}, {"train": {"bytes": 0, "tokens": 0}}):
+        for left in ([880, 800, 600], [880, 0, 0]):
+            funnel = funnel_of(left, counted)
+            assert not funnel["has_tokens"] and not any(step["tokens_counted"] for step in funnel["steps"])
+
+
 def test_records_that_reading_rejected_are_counted_once(tmp_path):
     dropped = {"not JSON": {"documents": 3, "bytes": 9}}
     step = {"name": "read", "documents_in": 5, "bytes_in": 20, "documents_out": 2, "bytes_out": 11, "dropped": dropped}
-    domain = {"passes": [step], "rejected_records": {"not JSON": 3}}
+    domain = {"passes": [step], "rejected_records": {"not JSON": 3, "not_sampled": 2}}
     section = curation_section(RunFacts(tmp_path, curation={"domains": {"fi": domain}}))
     assert section is not None and section["reasons"] == []
-    assert [(row["label"], row["total"]) for row in section["rejected"]] == [("not JSON", 3)]
+    assert [(row["label"], row["total"]) for row in section["rejected"]] == [("not JSON", 3), ("not sampled", 2)]
 
 
 def test_the_table_of_evaluation_sets_stays_small():

@@ -89,6 +89,19 @@ def test_headline_has_the_figures_of_the_run(page):
         assert figure in page
 
 
+def test_the_funnel_has_tokens_once_they_are_counted(tmp_path):
+    run = make_run(tmp_path / "run", ("curate",))
+    assert ">tokens</span>" not in write_report(run, tmp_path / "out").read_text(encoding="utf-8")
+    curation = json.loads((run / "curated" / "curation.json").read_text())
+    kept = curation["domains"]["fi"]["passes"][-1]["bytes_out"]
+    counted = {"train": {"documents": 9, "bytes": kept, "tokens": 1_234_567}}
+    (run / "tokens").mkdir()
+    (run / "tokens" / "tokens.json").write_text(json.dumps({"tokenizer": {}, "domains": {"fi": counted}}))
+    page = write_report(run, tmp_path / "out").read_text(encoding="utf-8")
+    assert page.count(">tokens</span>") == 1 and page.count(">1,234,567</span>") == 1
+    assert len(re.findall(r">about [\d.]+[KM]</span>", page)) == 5
+
+
 def test_every_domain_has_its_ledger_plot_with_the_change_in_the_title(page):
     labels = [label for label in Reader(page).values("aria-label") if "bits per byte over training" in label]
     assert len(labels) == 6

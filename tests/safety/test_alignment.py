@@ -8,8 +8,8 @@ from safetensors.numpy import load_file
 from tests.safety.material import QUIET, row, write_rows, write_trained
 
 from aurora_m.model import count_parameters, load_model
-from aurora_m.safety import AlignConfig, align, alignment
-from aurora_m.training import StoppedByUser
+from aurora_m.safety import AlignConfig, align
+from aurora_m.training import StoppedByUser, TrainingState
 from aurora_m.workspace import DataError, RecipeError
 
 LR = {"warmup": 0, "peak": 1e-2, "decay": "linear", "to": 1e-3}
@@ -31,17 +31,15 @@ def weights(out: Path) -> dict[str, bytes]:
 
 
 def stop_at_step(monkeypatch, step: int) -> None:
-    """SIGINT arrives while the batch of the given step is dealt."""
-    deal = alignment.ResponseBatches.next_batch
-    calls = []
+    """SIGINT arrives while the given step is computed."""
+    count = TrainingState.count
 
-    def next_batch(self, sequences):
-        calls.append(1)
-        if len(calls) == step:
+    def count_and_signal(self, *arguments):
+        count(self, *arguments)
+        if self.step == step:
             os.kill(os.getpid(), signal.SIGINT)
-        return deal(self, sequences)
 
-    monkeypatch.setattr(alignment.ResponseBatches, "next_batch", next_batch)
+    monkeypatch.setattr(TrainingState, "count", count_and_signal)
 
 
 def test_tuning_lowers_the_loss_and_leaves_a_model_that_loads(rows_file, train, tokens, tmp_path):

@@ -309,9 +309,9 @@ def pattern_of(kind: str):
 
 @pytest.mark.slow
 @pytest.mark.real_data
-@pytest.mark.parametrize("kind", ["starcoder", "qwen2"])
+@pytest.mark.parametrize("kind", SHIPPED)
 def test_ids_are_those_of_the_reference_on_the_real_corpora(shared_data, kind):
-    """Every 16th document, and every one with _EVERY = 1 (nine minutes a kind); the benchmark compares all of them."""
+    """Every 16th document, and every one with _EVERY = 1 (two minutes a kind); the benchmark compares all of them."""
     corpora = sorted((shared_data / "corpus").glob("*.jsonl.zst"))
     sample = [text for path in corpora for _, text in zip(range(60), _texts(path), strict=False)]
     encoder = Encoder(wrap(trained(sample, *SHIPPED[kind], vocab_size=16_384)))

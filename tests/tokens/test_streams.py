@@ -1,6 +1,7 @@
 """A domain's stream: nothing skipped, nothing repeated, the same from any cursor; fill-in-the-middle loses no token."""
 
 from collections import Counter
+from itertools import groupby
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aurora_m.tokens import DomainStream, FimConfig
-from aurora_m.tokens.order import shuffled
+from aurora_m.tokens.order import named_key, shuffled
 from aurora_m.workspace import DataError
 
 from .toy import EOD, FIM_IDS, Documents
@@ -26,6 +27,16 @@ def reference(documents: Documents, seed: int, tokens: int) -> list[int]:
     return [int(stream.next(1)[0][0]) for _ in range(tokens)]
 
 
+def numbers_in_order(documents: Documents, seed: int, epochs: int = 700) -> list[int]:
+    """The documents of many epochs, by the rule that the stream follows."""
+    keys = (named_key("order", seed, documents.domain, epoch) for epoch in range(epochs))
+    return [number for key in keys for number in shuffled(documents.documents, 0, documents.documents, key).tolist()]
+
+
+def once_in_a_row(numbers) -> list[int]:
+    return [number for number, _ in groupby(numbers)]
+
+
 lengths_of_documents = st.lists(st.integers(1, 40), min_size=1, max_size=12)
 window_lengths = st.lists(st.integers(1, 50), min_size=1, max_size=12)
 
@@ -37,8 +48,26 @@ def test_windows_of_changing_length_join_to_the_stream(lengths, windows, seed):
     stream = DomainStream(documents, seed, EOD)
     pieces = [stream.next(length) for length in windows]
     expected = reference(documents, seed, sum(windows) + 1)
-    assert np.concatenate([inputs for inputs, _, _ in pieces]).tolist() == expected[:-1]
-    assert np.concatenate([targets for _, targets, _ in pieces]).tolist() == expected[1:]
+    assert np.concatenate([piece[0] for piece in pieces]).tolist() == expected[:-1]
+    assert np.concatenate([piece[1] for piece in pieces]).tolist() == expected[1:]
+
+
+@settings(max_examples=60, deadline=None)
+@given(lengths_of_documents, window_lengths, st.integers(0, 5), st.data())
+def test_quarantined_documents_are_passed_over_and_the_order_of_the_others_stays(lengths, windows, seed, data):
+    documents = numbered(lengths)
+    some = data.draw(st.sets(st.integers(0, len(lengths) - 1), max_size=len(lengths) - 1))
+    stream = DomainStream(documents, seed, EOD)
+    stream.quarantine(some)
+    dealt = once_in_a_row(number for length in windows for number in stream.next(length)[3])
+    expected = once_in_a_row(number for number in numbers_in_order(documents, seed) if number not in some)
+    assert dealt == expected[: len(dealt)]
+    resumed = DomainStream(documents, seed, EOD)
+    resumed.quarantine(some)
+    resumed.load_state_dict(stream.state_dict())
+    assert resumed.next(50)[3] == stream.next(50)[3]
+    with pytest.raises(DataError, match="quarantined"):
+        stream.quarantine(range(len(lengths)))
 
 
 @settings(max_examples=60, deadline=None)
@@ -74,7 +103,7 @@ def test_a_resumed_stream_equals_one_that_was_not_interrupted(lengths, before, a
 def test_document_ids_rise_at_each_eod_input():
     stream = DomainStream(numbered([3, 5, 1, 20]), 1, EOD)
     for _ in range(20):
-        inputs, _, document_ids = stream.next(7)
+        inputs, _, document_ids, _ = stream.next(7)
         assert np.array_equal(np.diff(document_ids), (inputs[1:] == EOD).astype(int))
 
 

@@ -10,17 +10,16 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-import torch
 from tests.training.synthetic import tiny_base, tiny_config, write_tokens
 
 from aurora_m.model import BaseConfig, load_model
 from aurora_m.training import StoppedByUser, train
 from aurora_m.training import stage as stage_module
-from aurora_m.training import trainer as trainer_module
+from aurora_m.training.state import TrainingState
 from aurora_m.training.telemetry import MetricsFile
-from aurora_m.workspace import AuroraError, Progress, RecipeError, read_json
+from aurora_m.workspace import Progress, RecipeError, read_json
 
-TIMING = ("seconds", "tokens_per_second")
+TIMING = ("seconds", "tokens_per_second", "data_wait")
 
 
 class Heard(Progress):
@@ -153,15 +152,15 @@ def test_a_deleted_model_is_exported_again(tokens, whole, tmp_path):
 def test_resume_is_bitwise_equal_in_a_phase_and_across_the_boundary(
     tokens, whole, tmp_path, monkeypatch, steps, signal_number
 ):
-    write = MetricsFile.write
+    count = TrainingState.count
     pending = list(steps)
 
-    def write_and_signal(self, row):
-        write(self, row)
-        if pending and row["step"] == pending[0]:
+    def count_and_signal(self, *arguments):
+        count(self, *arguments)
+        if pending and self.step == pending[0]:
             os.kill(os.getpid(), signal_number)
 
-    monkeypatch.setattr(MetricsFile, "write", write_and_signal)
+    monkeypatch.setattr(TrainingState, "count", count_and_signal)
     handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     while pending:
         with pytest.raises(StoppedByUser, match=f"at step {pending[0]} .*to resume") as stopped:
@@ -365,28 +364,3 @@ def test_many_epochs_are_warned_about_in_one_line(tokens, tmp_path):
 
 
 # ---- trouble
-
-
-def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched(tokens, whole, tmp_path, monkeypatch):
-    loss = trainer_module.chunked_loss
-    calls = 0
-
-    def break_later(hidden, weight, targets, scale):
-        nonlocal calls
-        calls += torch.is_grad_enabled()
-        return loss(hidden, weight, targets, float("nan") if calls == 14 else scale)
-
-    def token_nll_too(hidden, weight, targets, scale):
-        value, token_nll = break_later(hidden, weight, targets, scale)
-        return value, token_nll * float("nan") if calls == 14 else token_nll
-
-    monkeypatch.setattr(trainer_module, "chunked_loss", token_nll_too)
-    with pytest.raises(AuroraError) as error:
-        go(tokens, tmp_path)
-    message = str(error.value)
-    assert "phase CAP, step 14: the loss is nan" in message and "cc" in message
-    assert str(tmp_path / "base" / "checkpoints" / "step-00000012") in message
-    assert metrics(tmp_path) == metrics(whole)[:13]
-    monkeypatch.undo()
-    go(tokens, tmp_path)
-    same_run(whole, tmp_path)

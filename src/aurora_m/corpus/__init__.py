@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .fasttext_training import FastTextSettings
     from .histograms import LINEAR_BINS, bin_edges, from_description
     from .language_settings import LanguageSettings, available_languages, load_language
+    from .normal_forms import is_nfc
     from .sources import fingerprint_source
     from .stop_words import StopWords, learn_stop_words
     from .thresholds import read_fineweb2
@@ -58,6 +59,7 @@ __all__ = [
     "fingerprint_index",
     "fingerprint_source",
     "from_description",
+    "is_nfc",
     "learn_stop_words",
     "load_language",
     "read_fineweb2",
@@ -81,6 +83,7 @@ __getattr__ = lazy_exports(
         "fingerprint_index": "earlier",
         "fingerprint_source": "sources",
         "from_description": "histograms",
+        "is_nfc": "normal_forms",
         "learn_stop_words": "stop_words",
         "load_language": "language_settings",
         "read_fineweb2": "thresholds",

@@ -83,3 +83,22 @@ def parts_by_key(
         yield np.array(of_keys.open()), np.array(of_rows.open())
         of_keys.delete()
         of_rows.delete()
+
+
+def recurring(keys: np.ndarray) -> np.ndarray:
+    """The rows (int64) whose key (uint64) another row has too, by key, those of equal keys ascending.
+
+    Sorts the keys' upper bits with the rows in the lower ones: numbers are sorted many times faster than places. Only
+    the few rows that are alike in the upper bits are then sorted by their whole keys.
+    """
+    bits = np.uint64(max(0, len(keys) - 1).bit_length())
+    packed = (keys >> bits << bits) | np.arange(len(keys), dtype=np.uint64)
+    packed.sort()
+    same = packed[1:] >> bits == packed[:-1] >> bits
+    alike = packed[np.append(same, False)[: len(keys)] | np.insert(same, 0, False)[: len(keys)]]
+    rows = np.sort((alike & ((np.uint64(1) << bits) - np.uint64(1))).astype(np.int64))
+    some = keys[rows]
+    order = np.argsort(some, kind="stable")
+    ordered = some[order]
+    equal = ordered[1:] == ordered[:-1]
+    return rows[order[np.append(equal, False)[: len(rows)] | np.insert(equal, 0, False)[: len(rows)]]]

@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from ..workspace import kernel
 from . import kernels
 from .config import BoilerplateConfig
 from .documents import byte_lengths, text_bytes, with_column
 from .engine import OrderedMap
-from .hashing import fold, kernel
+from .hashing import fold
 from .normalise import normalise_pass
 from .segments import text_buffers
 from .sources import Source

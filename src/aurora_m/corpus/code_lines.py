@@ -7,8 +7,8 @@ lines that say little. What is left are lines of code and lines of prose; a text
 import numpy as np
 import pyarrow as pa
 
+from ..workspace import kernel
 from .code_language import statement_words
-from .hashing import kernel
 from .kernels import body_begins
 from .segments import text_buffers
 

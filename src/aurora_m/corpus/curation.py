@@ -16,12 +16,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..workspace import DataError, Progress, fingerprint_file, format_count, installed_versions, write_json
+from ..workspace import (
+    DataError,
+    Progress,
+    available_cores,
+    fingerprint_file,
+    format_count,
+    installed_versions,
+    write_json,
+)
 from .config import CurateConfig, DomainConfig, NearDuplicateConfig
 from .decontaminate import EvaluationIndex, load_evaluation_index
 from .dedup import DuplicateIndex, Duplicates
 from .earlier import FOLDER, EarlierIndexes, write_index
-from .engine import Engine, OrderedMap, affordable_threads, available_cores, open_engine
+from .engine import Engine, OrderedMap, affordable_threads, open_engine
 from .evaluation_sets import fingerprint_evaluation_set
 from .judging import Judged, Limits, judge
 from .language_settings import load_language, with_word_lists

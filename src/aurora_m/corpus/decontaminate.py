@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from ..workspace import kernel
 from . import kernels
 from .config import DecontaminateConfig
 from .evaluation_sets import EvaluationSet, read_evaluation_set
-from .hashing import kernel, mix
+from .hashing import mix
 from .normalise import normalise_pass
 from .segments import Segments, segment, text_buffers
 from .unicode_tables import unicode_tables

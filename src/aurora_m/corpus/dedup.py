@@ -17,6 +17,7 @@ import polars as pl
 import pyarrow as pa
 
 from . import kernels, sequences
+from .array_files import recurring
 from .config import NearDuplicateConfig
 from .segments import Segments, text_buffers
 from .unicode_tables import unicode_tables
@@ -249,6 +250,7 @@ class DuplicateIndex:
         row_of[documents] = np.arange(len(documents))
         rank = np.empty(len(kind), np.int64)
         rank[order] = np.arange(len(order))
+        ranks = rank[documents]
         # Rows of the signatures, those that stay first; exact duplicates have gone already.
         rows = row_of[order[kind[order] != EXACT]]
         rows = rows[rows >= 0]
@@ -267,9 +269,9 @@ class DuplicateIndex:
         compared = joined = 0
         for band in range(config.bands):
             sequences.band_keys(signed.values, band * config.rows, config.rows, keys)
-            for alike in _runs(rows[np.argsort(keys[rows], kind="stable")], keys):
+            for alike in _runs(rows[recurring(keys[rows])], keys):
                 pairs, similar, stamp = sequences.join_similar(
-                    keys, alike, rank[documents], signed.values, agreement, signed.shingles, signed.offsets,
+                    keys, alike, ranks, signed.values, agreement, signed.shingles, signed.offsets,
                     config.threshold - 1e-9, scratch, stamps, stamp, leaders, parents,
                 )  # fmt: skip
                 compared, joined = compared + pairs, joined + similar
@@ -336,21 +338,22 @@ class _SignatureFiles:
         return _Signed(documents, values.reshape(-1, self._places), shingles, offsets, maps)
 
 
-def _runs(by_key: np.ndarray, keys: np.ndarray) -> Iterator[np.ndarray]:
-    """The rows that share a key with another, in the order given, in parts that split no run of equal keys."""
-    ordered = keys[by_key]
-    same = ordered[1:] == ordered[:-1]
-    alike = np.flatnonzero(np.append(same, False) | np.insert(same, 0, False))
-    begins = np.flatnonzero(np.insert(ordered[alike][1:] != ordered[alike][:-1], 0, True))
+def _runs(alike: np.ndarray, keys: np.ndarray) -> Iterator[np.ndarray]:
+    """Rows that share their keys with others, by key, in parts that split no run of equal keys."""
+    ordered = keys[alike]
+    begins = np.flatnonzero(np.insert(ordered[1:] != ordered[:-1], 0, True))
     start = 0
     while start < len(alike):
         place = int(np.searchsorted(begins, start + _MOST_AT_ONCE))
         end = int(begins[place]) if place < len(begins) else len(alike)
-        yield by_key[alike[start:end]]
+        yield alike[start:end]
         start = end
 
 
 def _first_of_equals(values: np.ndarray) -> np.ndarray:
-    """For every position that of the first equal value."""
-    _, first, inverse = np.unique(values, return_index=True, return_inverse=True)
-    return first[inverse]
+    """For every position that of the first equal value (uint64)."""
+    firsts = np.arange(len(values))
+    equal = recurring(values)
+    begins = np.flatnonzero(np.insert(values[equal][1:] != values[equal][:-1], 0, True))[: len(equal)]
+    firsts[equal] = np.repeat(equal[begins], np.diff(begins, append=len(equal)))
+    return firsts

@@ -4,12 +4,13 @@ The compiled kernels, Arrow and polars all let go of the GIL, so on one machine 
 """
 
 import gc
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Protocol, TypeVar
+
+from ..workspace import available_cores
 
 # Measured by benchmarks/curation.py: what a process takes with one thread and with two.
 _MEMORY_AT_REST, _MEMORY_OF_A_THREAD = 150_000_000, 230_000_000
@@ -102,13 +103,6 @@ def ordered_threads(threads: int | None) -> Iterator[OrderedMap]:
 def affordable_threads(memory: int) -> int:
     """Threads that there are cores for and that so many bytes are enough for, at least one."""
     return max(1, min(available_cores(), (memory - _MEMORY_AT_REST) // _MEMORY_OF_A_THREAD))
-
-
-def available_cores() -> int:
-    """Cores this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _map_in_order(

@@ -9,7 +9,8 @@ import math
 
 import numpy as np
 
-from .hashing import HASH_PRIME, HASH_START, kernel, mix
+from ..workspace import kernel
+from .hashing import HASH_PRIME, HASH_START, mix
 
 # fastText's 32-bit FNV-1a takes bytes as signed. Sums of 64 bits end in the same 32 bits, so it is cut only when used.
 _FNV_START = np.uint64(2166136261)

@@ -9,6 +9,7 @@ import math
 
 import numpy as np
 
+from ..workspace import kernel
 from .fasttext_kernels import (
     LABEL_PREFIX,
     LINE_END,
@@ -22,7 +23,6 @@ from .fasttext_kernels import (
     pad_word,
     word_key,
 )
-from .hashing import kernel
 
 
 @kernel

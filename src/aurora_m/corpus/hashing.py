@@ -1,14 +1,13 @@
-"""What all compiled loops share: how they are compiled, and the hash functions.
+"""The hash functions that compiled loops share.
 
 Numba's cache knows only the age of the file a kernel is in: after a change here, or of the class bits in
 `unicode_tables.py`, touch `kernels.py`, `sequences.py`, `repetition.py`, `passages.py` and `spans.py`, or they go on
 with what they were compiled with.
 """
 
-from typing import Any
-
 import numpy as np
-from numba import njit
+
+from ..workspace import kernel
 
 # FNV-1a's offset and prime; the finaliser's constants are those of splitmix64 (Steele et al. 2014).
 HASH_START = np.uint64(0xCBF29CE484222325)
@@ -16,11 +15,6 @@ HASH_PRIME = np.uint64(0x100000001B3)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
 FOLD = np.uint64(0x9E3779B97F4A7C15)
-
-# Without numba's reference counts, which cost more, at every call and assignment of an array, than the work itself.
-# Kernels get all their arrays from outside and make none.
-_OPTIONS: dict[str, Any] = {"nogil": True, "cache": True, "_nrt": False}
-kernel = njit(**_OPTIONS)
 
 
 @kernel

@@ -9,7 +9,8 @@ each, compiled on the first call and kept in numba's cache.
 
 import numpy as np
 
-from .hashing import HASH_PRIME, HASH_START, kernel, mix, mix_step
+from ..workspace import kernel
+from .hashing import HASH_PRIME, HASH_START, mix, mix_step
 from .unicode_tables import (
     BLOCK_BITS,
     BULLET,
@@ -190,6 +191,17 @@ def find_words(
                 digits += kind & DIGIT != 0
                 letters += kind & DIGIT == 0
                 value = (value ^ np.uint64(code + lower[np.uint64(at)])) * HASH_PRIME
+                if code >= 65 and code < 0x80:
+                    # The rest of a run of ASCII letters, of which none ends the word.
+                    while following < end:
+                        small = data[np.uint64(following)] | np.uint8(32)
+                        if np.uint8(small - np.uint8(97)) >= np.uint8(26):
+                            break
+                        value = (value ^ np.uint64(small)) * HASH_PRIME
+                        following += 1
+                    run = following - i - 1
+                    characters, letters, length = characters + run, letters + run, length + run
+                    word_stops = following
             elif kind & SPACE:
                 spaces += 1
             elif code == 35 and (i == begin or data[i - 1] != 35):
@@ -481,7 +493,16 @@ def content_hash(data, offsets, block_of, classes, lower, out):
         pending = False
         started = False
         while i < end:
-            code = np.int64(data[i])
+            code = np.int64(data[np.uint64(i)])
+            if started and not pending:
+                # Most of a text in one branch that is seldom guessed wrong: ASCII, and single spaces within it.
+                follows = np.uint8(data[np.uint64(i + 1)]) if i + 1 < end else np.uint8(0)
+                printed = np.uint8(code - 33) < np.uint8(94)
+                if printed | ((code == 32) & (np.uint8(follows - np.uint8(33)) < np.uint8(94))):
+                    small = np.uint64(code) | (np.uint64(np.uint8(code - 65) < np.uint8(26)) << np.uint64(5))
+                    value = (value ^ small) * HASH_PRIME
+                    i += 1
+                    continue
             if code < 0x80:
                 i += 1
             elif 0xE0 <= code < 0xF0 and i + 2 < end:
@@ -489,8 +510,8 @@ def content_hash(data, offsets, block_of, classes, lower, out):
                 i += 3
             else:
                 code, i = decode(data, i, end)
-            at = (np.int64(block_of[code >> BLOCK_BITS]) << BLOCK_BITS) | (code & _BLOCK_MASK)
-            kind = np.int64(classes[at]) & 0xFFFF
+            at = (np.int64(block_of[np.uint64(code >> BLOCK_BITS)]) << BLOCK_BITS) | (code & _BLOCK_MASK)
+            kind = np.int64(classes[np.uint64(at)]) & 0xFFFF
             if kind & SPACE:
                 pending = started
                 continue
@@ -499,7 +520,7 @@ def content_hash(data, offsets, block_of, classes, lower, out):
                 pending = False
             started = True
             if kind & CASED:
-                code += lower[at]
+                code += lower[np.uint64(at)]
             value = (value ^ np.uint64(code)) * HASH_PRIME
         out[text] = mix(value)
 
@@ -566,8 +587,17 @@ def copy_prose(data, i, end, skip_code, block_of, classes, out, scripts):
             while i < following:
                 out[np.uint64(written)] = data[np.uint64(i)]
                 written, i = written + 1, i + 1
+            if code < 0x80:
+                # The rest of a word in ASCII, whose letters are of one script.
+                while i < end and np.uint8((data[np.uint64(i)] | np.uint8(32)) - np.uint8(97)) < np.uint8(26):
+                    out[np.uint64(written)] = data[np.uint64(i)]
+                    written, i = written + 1, i + 1
+                    letters += 1
             continue
         gap = True
+        if fenced and code != 10:
+            while following < end and data[np.uint64(following)] != 10:
+                following += 1
         if skip_code and not fenced:
             if code == 96:
                 following = _skip_to(data, following, end, 300, 96)

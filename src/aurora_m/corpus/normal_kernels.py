@@ -1,18 +1,19 @@
-"""Compiled loops that find what normalisation has to change, after the quick check of Unicode's annex 15.
+"""Compiled loops that find what normalisation has to change: the quick check of Unicode Standard Annex 15, section 9.
 
-Texts come as in `kernels`.
+Texts come as in `kernels`, and `forms` and `pairs` as `normal_forms.unicode_forms` has them.
 """
 
 import numpy as np
 
-from .hashing import kernel
+from ..workspace import kernel
 from .kernels import decode
 
 # Bits of a code point's form, above its canonical combining class.
 COMBINING_CLASS = 0xFF
-NOT_IN_FORM = 256  # no text in form has it
+NOT_IN_FORM = 256  # no text in form C has it, or it may change with what is beside it
 COMPOSES = 512  # after certain others
 SPACE = 1024
+CONTROL = 2048  # but for tabs and line feeds; the byte-order mark too
 _NO_CODE = -1
 
 
@@ -31,8 +32,8 @@ def _is_pair(pairs, first, second):
 
 
 @kernel
-def _is_abnormal(data, i, end, forms, pairs):
-    """Whether a text holds control characters, or may not be NFC.
+def _is_abnormal(data, i, end, forms, pairs, unwanted):
+    """Whether a text holds characters of a form that is unwanted, or may not be in form C.
 
     Marks out of order, those that compose with the character before them, and those that compose with anything and
     follow another mark.
@@ -46,12 +47,15 @@ def _is_abnormal(data, i, end, forms, pairs):
             last_class = 0
             i += 1
             continue
-        code, i = decode(data, i, end)
-        if code == 10 or code == 9:
-            before, last_class = code, 0
-            continue
+        code = np.int64(data[np.uint64(i)])
+        if 0xE0 <= code < 0xF0 and i + 2 < end:  # as decode does; a call costs more than these shifts
+            second, third = np.int64(data[np.uint64(i + 1)]), np.int64(data[np.uint64(i + 2)])
+            code = ((code & 0x0F) << 12) | ((second & 0x3F) << 6) | (third & 0x3F)
+            i += 3
+        else:
+            code, i = decode(data, i, end)
         form = np.int64(forms[np.uint64(code)])
-        if form & NOT_IN_FORM:
+        if form & unwanted:
             return True
         this_class = form & COMBINING_CLASS
         if form & COMPOSES and (last_class or (before != _NO_CODE and _is_pair(pairs, before, code))):
@@ -63,13 +67,20 @@ def _is_abnormal(data, i, end, forms, pairs):
 
 
 @kernel
+def find_other_forms(data, offsets, forms, pairs, found):
+    """Marks (bool[n]) the texts that may not be in form C."""
+    for text in range(len(offsets) - 1):
+        found[text] = _is_abnormal(data, offsets[text], offsets[text + 1], forms, pairs, NOT_IN_FORM)
+
+
+@kernel
 def find_abnormal(data, offsets, forms, pairs, abnormal, spans):
     """Marks (bool[n]) the texts that have to be changed inside; of every text the span (int64 (n, 2), in bytes of
     `data`) without line breaks before and white space after it.
     """
     for text in range(len(offsets) - 1):
         begin, end = offsets[text], offsets[text + 1]
-        abnormal[text] = _is_abnormal(data, begin, end, forms, pairs)
+        abnormal[text] = _is_abnormal(data, begin, end, forms, pairs, NOT_IN_FORM | CONTROL)
         while end > begin:
             at = end - 1
             while at > begin and at > end - 4 and data[at] & 0xC0 == 0x80:

@@ -1,8 +1,5 @@
 """One form for every text: NFC, plain newlines, no control characters, no space at the ends."""
 
-import unicodedata
-from functools import cache
-
 import numpy as np
 import polars as pl
 import pyarrow as pa
@@ -10,13 +7,11 @@ import pyarrow.compute as pc
 
 from . import normal_kernels as kernels
 from .documents import byte_lengths
-from .segments import read_only, text_buffers
+from .normal_forms import unicode_forms
+from .segments import text_buffers
 
 _CONTROL = r"[\x00-\x08\x0B-\x1F\x7F-\x{9F}\x{FEFF}]"
 _NEWLINES = r"\r\n?|[\x0B\x0C\x{85}]"
-_BYTE_ORDER_MARK = 0xFEFF
-# Conjoining vowels and final consonants of Hangul, and the vowels of Kirat Rai, which Python 3.11 does not know yet.
-_ALWAYS_LOOKED_AT = (range(0x1161, 0x1176), range(0x11A8, 0x11C3), range(0x16D63, 0x16D6B))
 
 
 def normalise_pass(texts: pa.LargeStringArray) -> tuple[pa.LargeStringArray, np.ndarray, list[str | None]]:
@@ -29,7 +24,7 @@ def normalise_pass(texts: pa.LargeStringArray) -> tuple[pa.LargeStringArray, np.
     """
     data, offsets = text_buffers(texts)
     abnormal, spans = np.zeros(len(texts), np.bool_), np.empty((len(texts), 2), np.int64)
-    kernels.find_abnormal(data, offsets, *_forms(), abnormal, spans)
+    kernels.find_abnormal(data, offsets, *unicode_forms(), abnormal, spans)
     normal = _cut(texts, data, offsets, spans)
     if abnormal.any():
         mask = pa.array(abnormal)
@@ -54,34 +49,3 @@ def _cut(texts: pa.LargeStringArray, data: np.ndarray, offsets: np.ndarray, span
     out = np.empty(new_offsets[-1], np.uint8)
     kernels.copy_spans(data, spans, out)
     return pa.LargeStringArray.from_buffers(len(texts), pa.py_buffer(new_offsets), pa.py_buffer(out))
-
-
-@cache
-def _forms() -> tuple[np.ndarray, np.ndarray]:
-    """What `find_abnormal` must know, from Python's `unicodedata`.
-
-    Returns:
-        of every code point its combining class, and the bits of `normal_kernels`: uint16;
-        the pairs of code points that compose to another, sorted: uint64, the first of a pair above the second.
-    """
-    forms = np.zeros(0x110000, np.uint16)
-    pairs = []
-    for code in (*range(0x40000), *range(0xE0000, 0xE0200)):
-        character = chr(code)
-        forms[code] |= unicodedata.combining(character)
-        if character.isspace():
-            forms[code] |= kernels.SPACE
-        if (unicodedata.category(character) == "Cc" and character not in "\t\n") or code == _BYTE_ORDER_MARK:
-            forms[code] |= kernels.NOT_IN_FORM
-        parts = unicodedata.decomposition(character)
-        if not parts or parts.startswith("<"):
-            continue
-        if unicodedata.normalize("NFC", character) != character:
-            forms[code] |= kernels.NOT_IN_FORM
-        else:
-            first, second = (int(part, 16) for part in parts.split())
-            pairs.append(first << 32 | second)
-            forms[second] |= kernels.COMPOSES
-    for codes in _ALWAYS_LOOKED_AT:
-        forms[codes.start : codes.stop] |= kernels.NOT_IN_FORM
-    return read_only(forms), read_only(np.array(sorted(pairs), np.uint64))

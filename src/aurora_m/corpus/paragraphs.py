@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from ..workspace import kernel
 from .code_lines import closes_fence, opens_fence, spans_are_code
-from .hashing import kernel
 from .identifier import UNKNOWN, LanguageIdentifier, load_identifier
 from .kernels import body_begins, copy_prose
 from .language_settings import LanguageSettings

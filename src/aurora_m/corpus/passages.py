@@ -9,8 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from .hashing import fold, kernel
-from .kernels import BEGINS_PARAGRAPH, HAS_LETTER, class_of, decode, fence_begins, is_rule
+from ..workspace import kernel
+from .fenced_code import is_underlined
+from .hashing import fold
+from .kernels import BEGINS_PARAGRAPH, HAS_LETTER, class_of, decode, fence_begins
 from .segments import Segments, text_buffers
 from .unicode_tables import DIGIT, SINGLE, unicode_tables
 
@@ -36,26 +38,21 @@ class Passages:
         return len(self.words)
 
 
-def find_passages(
-    texts: pa.LargeStringArray, segments: Segments, documents: np.ndarray, *, by_line: bool, min_words: int
-) -> Passages:
+def find_passages(texts: pa.LargeStringArray, segments: Segments, *, by_line: bool, min_words: int) -> Passages:
     """The passages of at least `min_words`, two Han or kana characters or numbers being one.
 
     Equal passages have the same lines, but for white space at their ends. Headings have no part in the key.
-
-    Args:
-        documents: the number (int64) in `segments` of each text.
     """
     data, offsets = text_buffers(texts)
     tables = unicode_tables()
-    most = int((segments.line_offsets[documents + 1] - segments.line_offsets[documents]).sum())
+    n, most = len(segments), len(segments.line_hash)
     keys, spans = np.empty(most, np.uint64), np.empty((most, 4), np.uint32)
-    passage_offsets, words = np.zeros(len(documents) + 1, np.int64), np.zeros(len(documents), np.int32)
+    passage_offsets, words = np.zeros(n + 1, np.int64), np.zeros(n, np.int32)
     found = gather_passages(
-        data, offsets, tables.block_of, tables.classes, np.ascontiguousarray(documents, np.int64),
-        segments.word_offsets, segments.word_start, segments.line_offsets, segments.line_start, segments.line_end,
-        segments.line_hash, segments.line_characters, segments.line_flags, by_line, _WORD_WEIGHT * min_words,
-        keys, spans, passage_offsets, words,
+        data, offsets, tables.block_of, tables.classes, segments.word_offsets, segments.word_start,
+        segments.line_offsets, segments.line_start, segments.line_end, segments.line_hash,
+        segments.line_characters, segments.line_flags, by_line, _WORD_WEIGHT * min_words, keys, spans,
+        passage_offsets, words,
     )  # fmt: skip
     return Passages(keys[:found].copy(), spans[:found].copy(), passage_offsets, words)
 
@@ -70,18 +67,17 @@ def _weight_of(data, at, end, block_of, classes):
 
 @kernel
 def gather_passages(
-    data, offsets, block_of, classes, documents, word_offsets, word_start, line_offsets, line_start, line_end,
+    data, offsets, block_of, classes, word_offsets, word_start, line_offsets, line_start, line_end,
     line_hash, line_characters, line_flags, by_line, least_weight, keys, spans, passage_offsets, words,
 ):  # fmt: skip
     """Fills what `Passages` has; returns how many passages there are."""
     found = np.int64(0)
-    for row in range(len(documents)):
-        text = documents[row]
-        begin, end = offsets[row], offsets[row + 1]
+    for text in range(len(offsets) - 1):
+        begin, end = offsets[text], offsets[text + 1]
         last_line = line_offsets[text + 1]
         first_word, last_word = word_offsets[text], word_offsets[text + 1]
         word = first_word
-        words[row] = last_word - first_word
+        words[text] = last_word - first_word
         fenced = underlines = opened = False
         key = np.uint64(0)
         starts = stops = starting_word = weight = letters = np.int64(0)  # of the passage that is open
@@ -101,15 +97,8 @@ def gather_passages(
                 elif fenced or (by_line and data[line_begins] == 62):
                     kind = _SPARED
                 elif not underline:
-                    # Three tildes are a fence, unless they are as long as the line that they would be a heading's.
-                    underlines = (
-                        line + 1 < last_line
-                        and line_flags[line + 1] & BEGINS_PARAGRAPH == 0
-                        and is_rule(data, begin + line_start[line + 1], begin + line_end[line + 1])
-                        and (
-                            data[begin + line_start[line + 1]] != 126
-                            or line_characters[line + 1] >= line_characters[line]
-                        )
+                    underlines = is_underlined(
+                        data, begin, line, last_line, line_start, line_end, line_characters, line_flags
                     )
                     if not underlines and data[line_begins] != 35:
                         kind = _TEXT
@@ -141,7 +130,7 @@ def gather_passages(
                 if kind == _TEXT:
                     weight += _weight_of(data, begin + word_start[word], end, block_of, classes)
                 word += 1
-        passage_offsets[row + 1] = found
+        passage_offsets[text + 1] = found
     return found
 
 

@@ -18,7 +18,7 @@ import pyarrow.json as pj
 from ..workspace import RecipeError
 from .config import DOCUMENT_FIELDS, CurateConfig, SourceConfig
 from .documents import DOCUMENT_SCHEMA, byte_lengths
-from .streams import LineBlock
+from .streams import LineBlock, line_breaks
 
 # Half of a surrogate pair: parsers differ in what they make of a lone one, so Python's decides.
 _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -152,7 +152,8 @@ def documents_from_lines(block: LineBlock, form: RecordForm) -> Parsed:
 
 def _strict_columns(block: LineBlock, form: RecordForm) -> dict[str, pa.Array] | None:
     """Our columns of JSON lines, by Arrow, which refuses what is not a string; None where it refuses anything."""
-    if b"\n\n" in block.data:
+    breaks = line_breaks(block.data)
+    if (np.diff(breaks) == 1).any():
         return None
     names = dict.fromkeys(form.fields.values())
     schema = pa.schema([(name, pa.large_string() if name == form.fields["text"] else pa.string()) for name in names])
@@ -162,7 +163,7 @@ def _strict_columns(block: LineBlock, form: RecordForm) -> dict[str, pa.Array] |
             read_options=pj.ReadOptions(use_threads=False, block_size=len(block.data) + 1),
             parse_options=pj.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
         )
-        if table.num_rows != _lines(block):
+        if table.num_rows != len(breaks) + (not block.data.endswith(b"\n")):
             return None
         columns = {name: table.column(name).combine_chunks() for name in names}
         for column in columns.values():
@@ -174,10 +175,6 @@ def _strict_columns(block: LineBlock, form: RecordForm) -> dict[str, pa.Array] |
     return {ours: columns[theirs] for ours, theirs in form.fields.items()}
 
 
-def _lines(block: LineBlock) -> int:
-    return block.data.count(b"\n") + (not block.data.endswith(b"\n"))
-
-
 def _lenient_columns(block: LineBlock, form: RecordForm) -> dict[str, pa.Array] | None:
     """Our columns of JSON lines, by polars, which writes out numbers; None where a line is not what it should be."""
     schema = dict.fromkeys(form.fields.values(), pl.String)
@@ -185,7 +182,7 @@ def _lenient_columns(block: LineBlock, form: RecordForm) -> dict[str, pa.Array] 
         frame = pl.read_ndjson(block.data, schema=schema)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
         return None
-    if frame.height != _lines(block):
+    if frame.height != block.data.count(b"\n") + (not block.data.endswith(b"\n")):
         return None
     return {ours: _arrow(frame[theirs]) for ours, theirs in form.fields.items()}
 
@@ -275,7 +272,8 @@ def _label(value: Any) -> str | None:
 
 
 def documents_from_columns(columns: dict[str, pa.Array], numbers: np.ndarray, place: str, form: RecordForm) -> Parsed:
-    """Columns as documents: rows without text or with too much of it are rejected, missing values filled in."""
+    """Columns as documents: rows without text, with too much of it or outside the sample are rejected, missing values
+    filled in."""
     sizes = byte_lengths(columns["text"])
     parsed = Parsed(_EMPTY)
     without, too_long = sizes <= 0, sizes > form.max_document_bytes
@@ -304,8 +302,10 @@ def documents_from_columns(columns: dict[str, pa.Array], numbers: np.ndarray, pl
         [filled[name] for name in DOCUMENT_SCHEMA.names], schema=DOCUMENT_SCHEMA
     )
     if form.source.sample < 1:
-        taken = [_hash(id) < form.source.sample * 2**64 for id in filled["id"].to_pylist()]
-        parsed.documents = parsed.documents.filter(pa.array(taken, pa.bool_()))
+        taken = np.array([_hash(id) < form.source.sample * 2**64 for id in filled["id"].to_pylist()], np.bool_)
+        if not taken.all():
+            parsed.reject("not_sampled", int(byte_lengths(texts)[~taken].sum()), int((~taken).sum()))
+        parsed.documents = parsed.documents.filter(pa.array(taken))
     return parsed
 
 

@@ -33,12 +33,11 @@ class Repeatable:
     def of(cls, texts: pa.LargeStringArray, segments: Segments, config: RepeatedTextConfig) -> "Repeatable":
         """Of texts, of which the segments are."""
         passages = runs = None
-        rows = np.arange(len(segments))
         if config.unit != "none":
             by_line = config.unit == "lines"
-            passages = find_passages(texts, segments, rows, by_line=by_line, min_words=config.min_words)
+            passages = find_passages(texts, segments, by_line=by_line, min_words=config.min_words)
         if config.spans != "none":
-            runs = word_runs(segments, rows, config.span_words)
+            runs = word_runs(texts, segments, config.span_words)
         return cls(passages, runs)
 
     def words(self) -> np.ndarray:

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from .dedup import content_hashes
-from .documents import text_bytes
+from .documents import filtered, text_bytes
 from .funnel import DroppedSample, Funnel
 from .removals import Removals
 
@@ -36,4 +36,4 @@ def remove_repeats(
     funnel.passes[_PASS].seconds += time.perf_counter() - started
     dropped = documents.filter(pa.array(~keep))
     sample.add(dropped, _PASS, [_REASON] * dropped.num_rows, content_hashes(dropped.column("text")))
-    return changed.filter(pa.array(keep)), np.flatnonzero(keep)
+    return filtered(changed, keep), np.flatnonzero(keep)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .array_files import ArrayFile, parts_by_key, slices_of
+from .array_files import ArrayFile, parts_by_key, recurring, slices_of
 from .passages import Passages
 
 RANK = 4  # column beside those of a passage: its place among the most frequent repeats, from 1; 0 is none
@@ -49,7 +49,7 @@ class PassageIndex:
         marks = repeated.open("r+")
         frequent = np.zeros(0, np.uint64), np.zeros(0, np.int64)
         for part, positions in parts_by_key(keys, offsets, keep, self._folder):
-            order = np.argsort(part, kind="stable")
+            order = recurring(part)
             ordered = part[order]
             later = np.flatnonzero(ordered[1:] == ordered[:-1]) + 1
             marks[positions[order[later]]] = True

@@ -7,7 +7,8 @@ as empty, so that one table serves every text of a batch without being cleared.
 
 import numpy as np
 
-from .hashing import fold, kernel
+from ..workspace import kernel
+from .hashing import fold
 from .kernels import BEGINS_PARAGRAPH, HAS_LETTER
 
 LONGEST_NGRAM = 10

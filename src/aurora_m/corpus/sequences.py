@@ -5,7 +5,8 @@ Words come as `segments.Segments` has them: those of text i are `offsets[i]` to 
 
 import numpy as np
 
-from .hashing import FOLD, fold, kernel, mix
+from ..workspace import kernel
+from .hashing import FOLD, fold, mix
 
 
 @kernel

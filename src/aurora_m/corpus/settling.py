@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from .config import HeldoutConfig
 from .dedup import ABSENT, EXACT, KEPT, NEAR, REASONS, Duplicates
-from .documents import DOCUMENT_SCHEMA, DocumentWriter, with_column
+from .documents import DOCUMENT_SCHEMA, DocumentWriter, filtered, with_column
 from .funnel import DroppedSample, Funnel
 from .heldout import choose_heldout
 from .judging import Judged
@@ -102,12 +102,12 @@ def settle(
             batch = with_column(batch, "upsampling_weight", weights.take(pa.array(rows)))
             _drop_duplicates(batch, kinds[rows], stays[rows], scored.funnel, scored.dropped)
             unique = kinds[rows] == KEPT
-            batch, rows = batch.filter(pa.array(unique)), rows[unique]
+            batch, rows = filtered(batch, unique), rows[unique]
             batch, left = remove_repeats(batch, scored.first + rows, removals, scored.funnel, scored.dropped)
             scored.funnel.count_sources(batch, "kept")
             aside_rows = held_out[rows[left]]
-            train.write(batch.filter(pa.array(~aside_rows)))
-            aside.write(batch.filter(pa.array(aside_rows)))
+            train.write(filtered(batch, ~aside_rows))
+            aside.write(filtered(batch, aside_rows))
     sample = scored.dropped.frame()
     if not sample.is_empty():
         texts = redacted(sample["text"].to_arrow().cast(pa.large_string()))
@@ -129,7 +129,7 @@ def _drop_duplicates(
         sample.add(gone, pass_name, [str(reason)] * gone.num_rows, gone.column("content_hash").to_numpy())
         if kind == NEAR:
             funnel.count_sources(gone, "near_duplicates")
-        batch, kinds = batch.filter(pa.array(keep)), kinds[keep]
+        batch, kinds = filtered(batch, keep), kinds[keep]
 
 
 def _write_dropped(sample: pl.DataFrame, path: Path, id_of: Callable[[int], str]) -> None:

@@ -120,7 +120,11 @@ def _timed(piece: Piece) -> Parsed:
 
 
 def _limited(pieces: Iterable[Parsed], most_documents: int | None, most_bytes: int | None) -> Iterator[Parsed]:
-    """Pieces up to the document that reaches a limit."""
+    """Pieces up to the document that reaches a limit.
+
+    What follows it in its piece is left uncounted, as all that is never read: how much that is says something of the
+    size of pieces and nothing of the source.
+    """
     documents = size = 0
     for parsed in pieces:
         sizes = byte_lengths(parsed.documents.column("text"))

@@ -7,7 +7,7 @@ al. 2003): equal windows have equal least keys. Only windows whose least key rec
 share one with an earlier window are compared with it word by word.
 
 Words are compared by 32 bits of the hash of their lower case: two different windows pass for equal only if all their
-words collide.
+words collide. Fenced code takes no part: no window has a word of it, or words from both sides of it.
 """
 
 from collections.abc import Iterator
@@ -17,12 +17,15 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from .array_files import ArrayFile, parts_by_key, slices_of
-from .hashing import kernel, mix
+from ..workspace import kernel
+from .array_files import ArrayFile, parts_by_key, recurring, slices_of
+from .fenced_code import find_stretches
+from .hashing import mix
 from .passages import is_gap
 from .segments import Segments, segment, text_buffers
 
 _BASE = np.uint64(0x9E3779B97F4A7C55)  # odd, so that no bit of the first words is lost
+_NO_WINDOWS = 1 << 31  # in `WordRuns.starts`: from here to the next start there are none; no text has so many words
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class WordRuns:
 
     `words` is uint32, those of text i being `word_offsets[i]` to `word_offsets[i + 1]` of it. `keys` (uint64) and
     `starts` (uint32) are those of text i from `key_offsets[i]` on: windows from `starts[k]` up to the next start have
-    the least key `keys[k]`.
+    the least key `keys[k]`; where the bit `_NO_WINDOWS` is set, fenced code is in the way of them.
     """
 
     words: np.ndarray
@@ -41,18 +44,17 @@ class WordRuns:
     key_offsets: np.ndarray
 
 
-def word_runs(segments: Segments, documents: np.ndarray, window: int) -> WordRuns:
-    """Of the texts named (int64)."""
-    counts = np.diff(segments.word_offsets)[documents]
-    word_offsets = np.concatenate([[0], counts.cumsum()]).astype(np.int64)
-    words = np.empty(int(word_offsets[-1]), np.uint32)
+def word_runs(texts: pa.LargeStringArray, segments: Segments, window: int) -> WordRuns:
+    """Of texts, of which the segments are."""
+    stretches, stretch_offsets = find_stretches(texts, segments)
+    word_offsets = segments.word_offsets
+    words = (segments.word_hash >> np.uint64(32)).astype(np.uint32)
     keys, starts = np.empty(len(words), np.uint64), np.empty(len(words), np.uint32)
-    key_offsets = np.zeros(len(documents) + 1, np.int64)
-    scratch = np.empty(int(counts.max(initial=0)), np.uint64)
+    scratch = np.empty(int(np.diff(word_offsets).max(initial=0)), np.uint64)
+    key_offsets = np.zeros(len(word_offsets), np.int64)
     found = winnow(
-        segments.word_offsets, segments.word_hash, np.ascontiguousarray(documents, np.int64), window, window // 2,
-        words, scratch, keys, starts, key_offsets,
-    )  # fmt: skip
+        words, word_offsets, stretches, stretch_offsets, window, window // 2, scratch, keys, starts, key_offsets
+    )
     return WordRuns(words, word_offsets, keys[:found].copy(), starts[:found].copy(), key_offsets)
 
 
@@ -65,41 +67,49 @@ def _power(exponent):
 
 
 @kernel
-def winnow(
-    word_offsets, word_hash, documents, window, run, words, scratch, keys, starts, key_offsets
-):  # fmt: skip
-    """The words of texts, and the least key of every window of them, the leftmost of equals."""
-    oldest = _power(run - 1)
-    filled = found = np.int64(0)
-    for row in range(len(documents)):
-        first, last = word_offsets[documents[row]], word_offsets[documents[row] + 1]
-        begin = filled
-        for word in range(first, last):
-            words[filled] = np.uint32(word_hash[word] >> np.uint64(32))
-            filled += 1
-        count = last - first
-        value = np.uint64(0)
-        for word in range(count if count >= window else 0):
-            if word >= run:
-                value -= np.uint64(words[begin + word - run]) * oldest
-            value = value * _BASE + np.uint64(words[begin + word])
-            if word >= run - 1:
-                scratch[word - run + 1] = mix(value)
-        least = np.int64(-1)
-        for start in range(count - window + 1):
-            end = start + window - run  # the last run of the window
-            was = least
-            if least < start:
-                least = start
-                for place in range(start + 1, end + 1):
-                    if scratch[place] < scratch[least]:
-                        least = place
-            elif scratch[end] < scratch[least]:
-                least = end
-            if least != was:
-                keys[found], starts[found] = scratch[least], np.uint32(start)
+def winnow(words, word_offsets, stretches, stretch_offsets, window, run, scratch, keys, starts, key_offsets):
+    """The least key of every window in a stretch of texts, the leftmost of equals."""
+    found = np.int64(0)
+    for text in range(len(word_offsets) - 1):
+        begin, end = word_offsets[text], word_offsets[text + 1]
+        for stretch in range(stretch_offsets[text], stretch_offsets[text + 1]):
+            opens, closes = stretches[stretch, 0], stretches[stretch, 1]
+            if closes - opens < window:
+                continue
+            found = _winnow_stretch(words, begin, opens, closes, window, run, scratch, keys, starts, found)
+            if begin + closes < end:
+                keys[found] = ~keys[found - 1]  # any will do that is as rare
+                starts[found] = np.uint32((closes - window + 1) | _NO_WINDOWS)
                 found += 1
-        key_offsets[row + 1] = found
+        key_offsets[text + 1] = found
+    return found
+
+
+@kernel
+def _winnow_stretch(words, begin, opens, closes, window, run, scratch, keys, starts, found):
+    """Adds the least keys of the windows of a stretch, the words from `begin + opens` on; returns where the next go."""
+    oldest = _power(run - 1)
+    value = np.uint64(0)
+    for word in range(opens, closes):
+        if word >= opens + run:
+            value -= np.uint64(words[begin + word - run]) * oldest
+        value = value * _BASE + np.uint64(words[begin + word])
+        if word >= opens + run - 1:
+            scratch[word - run + 1] = mix(value)
+    least = np.int64(-1)
+    for start in range(opens, closes - window + 1):
+        end = start + window - run  # the last run of the window
+        was = least
+        if least < start:
+            least = start
+            for place in range(start + 1, end + 1):
+                if scratch[place] < scratch[least]:
+                    least = place
+        elif scratch[end] < scratch[least]:
+            least = end
+        if least != was:
+            keys[found], starts[found] = scratch[least], np.uint32(start)
+            found += 1
     return found
 
 
@@ -111,10 +121,11 @@ def window_keys(words, begin, end, keys_begin, keys_end, starts, recurs, window,
     rolled = np.int64(-2)  # the window that `value` is of
     value = np.uint64(0)
     for number in range(keys_begin, keys_end):
-        if not recurs[number]:
+        first = np.int64(starts[number])
+        if not recurs[number] or first >= _NO_WINDOWS:
             continue
-        last = np.int64(starts[number + 1]) if number + 1 < keys_end else end - begin - window + 1
-        for start in range(np.int64(starts[number]), last):
+        last = np.int64(starts[number + 1]) & (_NO_WINDOWS - 1) if number + 1 < keys_end else end - begin - window + 1
+        for start in range(first, last):
             at = begin + start
             if rolled == start - 1:
                 value -= np.uint64(words[at - 1]) * oldest
@@ -208,13 +219,12 @@ class SpanIndex:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Keys and places of the windows whose least key recurs, in files, and which are of which document."""
         least, starts = self._keys.open(), self._starts.open()
-        recurring = ArrayFile(self._folder / "span-recurs.bin", np.bool_)
+        marks = ArrayFile(self._folder / "span-recurs.bin", np.bool_)
         for first, last in slices_of(key_offsets):
-            recurring.append(np.zeros(key_offsets[last] - key_offsets[first], np.bool_))
-        recurs = recurring.open("r+")
+            marks.append(np.zeros(key_offsets[last] - key_offsets[first], np.bool_))
+        recurs = marks.open("r+")
         for part, rows in parts_by_key(least, key_offsets, keep, self._folder):
-            order, same = _by_key(part)
-            recurs[rows[order[same | np.append(same[1:], False)[: len(same)]]]] = True
+            recurs[rows[recurring(part)]] = True
         keys = ArrayFile(self._folder / "span-window-keys.bin", np.uint64)
         places = ArrayFile(self._folder / "span-places.bin", np.int64)
         counts = np.zeros(len(offsets) - 1, np.int64)
@@ -286,10 +296,10 @@ def bound_runs(data, offsets, word_offsets, word_start, word_end, rows, runs, be
 
 
 def _by_key(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What sorts keys (int64), equal ones as they come, and which of the sorted ones equal the one before (bool)."""
-    order = np.argsort(keys, kind="stable")
+    """Keys that recur, by key and as they come (rows, int64), and which of these equal the one before (bool)."""
+    order = recurring(keys)
     ordered = keys[order]
-    return order, np.append(False, ordered[1:] == ordered[:-1])[: len(keys)]
+    return order, np.insert(ordered[1:] == ordered[:-1], 0, False)[: len(order)]
 
 
 def _with_any(marks: np.ndarray, offsets: np.ndarray) -> Iterator[int]:

@@ -14,11 +14,11 @@ import numpy as np
 import pyarrow as pa
 import yaml
 
-from ..workspace import DataError, Progress
+from ..workspace import DataError, Progress, kernel
 from .document_files import read_documents
 from .documents import text_bytes
 from .engine import ordered_threads
-from .hashing import fold, kernel
+from .hashing import fold
 from .language_settings import load_language
 from .phrases import count_phrases
 from .segments import Segments, segment, text_buffers

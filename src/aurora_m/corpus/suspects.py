@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from .hashing import kernel
+from ..workspace import kernel
 from .kernels import body_begins, decode
 from .segments import text_buffers
 

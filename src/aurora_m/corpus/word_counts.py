@@ -5,7 +5,8 @@ Words are known by 64-bit keys; how the first of each was written is kept. Memor
 
 import numpy as np
 
-from .hashing import kernel, mix
+from ..workspace import kernel
+from .hashing import mix
 
 _FIRST_CAPACITY = 1 << 16
 

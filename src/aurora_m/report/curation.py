@@ -37,13 +37,14 @@ def curation_section(facts: RunFacts) -> dict[str, Any] | None:
     if not facts.curation:
         return None
     domains = facts.curation["domains"]
+    counted = (facts.tokens or {}).get("domains", {})
     code = [name for name, domain in domains.items() if domain.get("code_languages")]
     return {
-        "funnels": [_funnel(name, domain) for name, domain in domains.items()],
+        "funnels": [_funnel(name, domain, counted.get(name, {})) for name, domain in domains.items()],
         "domains": list(domains),
         "reasons": _by_domain({n: _reasons(d) for n, d in domains.items()}, list(domains)),
         "redactions": _by_domain({n: d.get("redactions", {}) for n, d in domains.items()}, list(domains)),
-        "rejected": _by_domain({n: d.get("rejected_records", {}) for n, d in domains.items()}, list(domains)),
+        "rejected": _by_domain({n: _rejected(d) for n, d in domains.items()}, list(domains)),
         "scores": score_figures(domains, facts.domains),
         "score_domains": [name for name in facts.domains if domains.get(name, {}).get("scores")],
         "languages": _language_confusion(domains),
@@ -60,10 +61,16 @@ def curation_section(facts: RunFacts) -> dict[str, Any] | None:
     }
 
 
-def _funnel(name: str, domain: dict[str, Any]) -> dict[str, Any]:
+def _funnel(name: str, domain: dict[str, Any], counted: dict[str, Any]) -> dict[str, Any]:
+    """What was left after every pass. `counted` is the domain's part of tokens.json, empty before it was tokenized.
+
+    Only what was kept is ever tokenized. Tokens of what was left before are its bytes at the bytes per token of the
+    domain's kept text, and so are all tokens where the counts are of another curation than this one.
+    """
     passes = domain.get("passes", [])
     documents = max((p["documents_in"] for p in passes), default=0) or 1
     size = max((p["bytes_in"] for p in passes), default=0) or 1
+    tokens, tokenized = (sum(split.get(key) or 0 for split in counted.values()) for key in ("tokens", "bytes"))
     steps = [
         {
             "label": _PASS_LABELS.get(p["name"], p["name"].replace("_", " ")),
@@ -72,10 +79,12 @@ def _funnel(name: str, domain: dict[str, Any]) -> dict[str, Any]:
             "documents_share": p["documents_out"] / documents,
             "bytes_share": p["bytes_out"] / size,
             "dropped": p["documents_in"] - p["documents_out"],
+            "tokens": p["bytes_out"] * tokens / tokenized if tokenized else None,
+            "tokens_counted": p is passes[-1] and p["bytes_out"] == tokenized > 0,
         }
         for p in passes
     ]
-    return {"name": name, "steps": steps, "documents_in": documents, "bytes_in": size}
+    return {"name": name, "steps": steps, "documents_in": documents, "bytes_in": size, "has_tokens": tokenized > 0}
 
 
 def _decontamination(curation: dict[str, Any]) -> dict[str, Any] | None:
@@ -182,6 +191,10 @@ def _reasons(domain: dict[str, Any]) -> dict[str, int]:
             label = reason_label(reason)
             reasons[label] = reasons.get(label, 0) + dropped["documents"]
     return reasons
+
+
+def _rejected(domain: dict[str, Any]) -> dict[str, int]:
+    return {reason_label(reason): records for reason, records in domain.get("rejected_records", {}).items()}
 
 
 def reason_label(reason: str) -> str:

@@ -27,6 +27,7 @@ from ..training import (
     TrainingState,
     build_optimizer,
     fingerprint_large,
+    leave_out_quarantined,
     pick_device,
     resolve_precision,
     resume,
@@ -113,6 +114,7 @@ def align(
     set_aside(out, chain, progress)
     if resume(state, out, chain, progress) and not state.finished:
         progress.say(f"resuming after step {state.step} of phase {PHASE} ({format_count(state.tokens)} tokens)")
+    leave_out_quarantined(batches, out, chain)
     MetricsFile(out / "metrics.jsonl").cut(state.metrics_position)
 
     # ---- the phase

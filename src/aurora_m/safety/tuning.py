@@ -10,6 +10,7 @@ Every order is a pure function of (seed, epoch), so a cursor is the epoch and th
 import bisect
 import hashlib
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -109,6 +110,7 @@ class ResponseBatches:
         self._seed, self._eod_id = seed, eod_id
         self._mixture = Mixture({TUNING_DOMAIN: 1 - replay_share, _REPLAY: replay_share if replay else 0.0})
         self.epoch = self.position = 0
+        self._quarantined: set[int] = set()
         # The epoch at hand and the one before it: counting sequences ahead and dealing them need no more.
         self._sequences = lru_cache(maxsize=2)(self._pack_epoch)
 
@@ -143,7 +145,26 @@ class ResponseBatches:
         return Batch(
             *(np.concatenate([getattr(batch, name) for batch in batches]) for name in _ARRAYS),
             domains=[domain for batch in batches for domain in batch.domains],
+            documents=[numbers for batch in batches for numbers in batch.documents],
         )
+
+    def quarantine(self, documents: Mapping[str, Iterable[int]]) -> None:
+        """From here on no sequence with one of these examples, or documents of the replay, is given.
+
+        Raises:
+            DataError: nothing would be left.
+        """
+        self._quarantined.update(documents.get(TUNING_DOMAIN, ()))
+        if all(self._quarantined.intersection(numbers) for numbers in self._sequences(self.epoch)):
+            raise DataError(f"all {len(self.examples)} tuning examples are quarantined")
+        if self.replay:
+            self.replay.quarantine(documents)
+
+    def names_of(self, documents: Mapping[str, Iterable[int]]) -> dict[str, list[str]]:
+        """What people know documents by: examples by their number."""
+        replayed = {domain: numbers for domain, numbers in documents.items() if domain != TUNING_DOMAIN}
+        names = self.replay.names_of(replayed) if self.replay else {}
+        return {TUNING_DOMAIN: [str(number) for number in documents.get(TUNING_DOMAIN, ())], **names}
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -171,11 +192,16 @@ class ResponseBatches:
             self.replay.load_state_dict(state["replay"])
 
     def _next_tuning(self) -> Batch:
+        while self._quarantined.intersection(self._sequences(self.epoch)[self.position]):
+            self._advance()
         batch = self._lay_out(self._sequences(self.epoch)[self.position])
+        self._advance()
+        return batch
+
+    def _advance(self) -> None:
         self.position += 1
         if self.position == len(self._sequences(self.epoch)):
             self.epoch, self.position = self.epoch + 1, 0
-        return batch
 
     def _pack_epoch(self, epoch: int) -> list[list[int]]:
         def draw(number: int) -> bytes:
@@ -202,7 +228,7 @@ class ResponseBatches:
             positions[0, start:end] = np.arange(example.length)
             start = end
         positions[0, start:] = np.arange(self.sequence_length - start)
-        return Batch(input_ids, targets, document_ids, positions, [TUNING_DOMAIN])
+        return Batch(input_ids, targets, document_ids, positions, [TUNING_DOMAIN], [numbers])
 
 
 _ARRAYS = ("input_ids", "targets", "document_ids", "positions")

@@ -1,6 +1,6 @@
 """Batches: packed sequences for training, and the held-out documents laid out so that each token is scored once."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,8 @@ class Batch:
 
     `input_ids` and `targets` int64[n, L] (targets are one token on; -100 would be ignored, here all count);
     `document_ids` int32[n, L], another number for each document, attention stays within one;
-    `positions` int32[n, L], 0 at each document's EOD and at the sequence's start; `domains`, n names.
+    `positions` int32[n, L], 0 at each document's EOD and at the sequence's start; `domains`, n names; `documents`, n
+    lists of the numbers, in their domain, of the documents that a sequence has something of.
     """
 
     input_ids: np.ndarray
@@ -32,6 +33,7 @@ class Batch:
     document_ids: np.ndarray
     positions: np.ndarray
     domains: list[str]
+    documents: list[list[int]]
 
 
 class TrainBatches:
@@ -84,12 +86,29 @@ class TrainBatches:
         """The next `sequences` sequences, in the order the mixture deals them."""
         shape = (sequences, self.sequence_length)
         input_ids, targets = np.empty(shape, np.int64), np.empty(shape, np.int64)
-        document_ids, domains = np.empty(shape, np.int32), []
+        document_ids = np.empty(shape, np.int32)
+        domains: list[str] = []
+        documents: list[list[int]] = []
         for row in range(sequences):
             domains.append(self._mixture.next_domain())
             window = self.streams[domains[-1]].next(self.sequence_length)
-            input_ids[row], targets[row], document_ids[row] = window
-        return Batch(input_ids, targets, document_ids, _positions(document_ids), domains)
+            input_ids[row], targets[row], document_ids[row], numbers = window
+            documents.append(numbers)
+        return Batch(input_ids, targets, document_ids, _positions(document_ids), domains, documents)
+
+    def quarantine(self, documents: Mapping[str, Iterable[int]]) -> None:
+        """From here on these documents, numbers by domain, are passed over.
+
+        Raises:
+            DataError: nothing would be left of a domain.
+        """
+        for domain, numbers in documents.items():
+            if domain in self.streams:
+                self.streams[domain].quarantine(numbers)
+
+    def names_of(self, documents: Mapping[str, Iterable[int]]) -> dict[str, list[str]]:
+        """The ids of documents, by domain, in the order of their numbers."""
+        return {domain: self.streams[domain].ids(numbers) for domain, numbers in documents.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next batch depends on; plain numbers and strings."""

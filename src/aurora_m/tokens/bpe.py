@@ -14,7 +14,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .pretokens import kernel, piece_end
+from aurora_m.workspace import kernel
+
+from .pretokens import piece_end
 
 NO_RANK = 2**31 - 1
 _ID_BITS, _RANK_BITS = 21, 22

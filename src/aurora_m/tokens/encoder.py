@@ -15,10 +15,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from aurora_m.corpus import is_nfc
 from aurora_m.workspace import DataError
 
 from .bpe import MOST_IDS, MOST_MERGES, Merges, Scratch, encode_texts, make_merges
-from .normalization import is_nfc
 from .pretokens import Pattern, known_pattern
 from .shards import stored_dtype
 from .tokenizer import Tokenizer
@@ -142,7 +142,7 @@ class _CompiledEncoder:
         return found.to_numpy(zero_copy_only=False)
 
     def _normalized(self, texts: pa.LargeStringArray) -> pa.LargeStringArray:
-        changes = ~is_nfc(*string_buffers(texts))
+        changes = ~is_nfc(texts)
         if not changes.any():
             return texts
         rows = texts.to_pylist()

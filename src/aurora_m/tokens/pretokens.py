@@ -15,11 +15,9 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from tokenizers import Regex, normalizers, pre_tokenizers
 
-# As in the corpus room: no interpreter lock, and without numba's reference counts no kernel makes an array.
-kernel = njit(nogil=True, cache=True, _nrt=False)  # type: ignore[call-overload]
+from aurora_m.workspace import kernel
 
 # Classes of a code point; they exclude each other. Without a class: marks, punctuation, symbols, unassigned.
 LETTER, NUMBER, SPACE, DIGIT = 1, 2, 4, 8  # DIGIT: what a `Digits` step sets apart

@@ -13,7 +13,7 @@ The layout is that of `megatron/core/datasets/indexed_dataset.py` in NVIDIA's Me
 
 import struct
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
@@ -260,6 +260,19 @@ class DomainTokens:
         shard = int(np.searchsorted(self._first, index, side="right")) - 1 if len(self.shards) > 1 else 0
         return self.shards[shard].document(index - int(self._first[shard]))
 
+    def ids(self, numbers: Iterable[int]) -> list[str]:
+        """The ids of some documents, in the order of their numbers (ascending).
+
+        Raises:
+            DataError: a docs.parquet is damaged.
+        """
+        wanted, found = np.fromiter(numbers, np.int64), []
+        for shard, first in zip(self.shards, self._first.tolist(), strict=False):
+            rows = wanted[(wanted >= first) & (wanted < first + shard.documents)] - first
+            if len(rows):
+                found += _read_docs(shard, ["id"])["id"].take(pa.array(rows)).to_pylist()
+        return found
+
     @cached_property
     def lengths(self) -> np.ndarray:
         """int32[documents]: tokens per document, with EOD."""
@@ -277,11 +290,15 @@ class DomainTokens:
         return np.concatenate([_read_bytes(shard) for shard in self.shards])
 
 
-def _read_bytes(shard: Shard) -> np.ndarray:
+def _read_docs(shard: Shard, columns: list[str]) -> pa.Table:
     try:
-        table = pq.read_table(shard.docs_path, columns=["bytes", "tokens"])
+        return pq.read_table(shard.docs_path, columns=columns)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{shard.docs_path} cannot be read ({error}); run the tokenize stage again") from None
+
+
+def _read_bytes(shard: Shard) -> np.ndarray:
+    table = _read_docs(shard, ["bytes", "tokens"])
     if not np.array_equal(table["tokens"].to_numpy(), shard.lengths):
         raise DataError(f"{shard.docs_path} lists other documents than {shard.idx_path}; run the tokenize stage again")
     return table["bytes"].to_numpy()

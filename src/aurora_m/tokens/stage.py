@@ -1,6 +1,5 @@
 """The tokenize stage: a tokenizer, then every curated document through it into shards."""
 
-import os
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from aurora_m.workspace import Progress, RecipeError, Task, fingerprint_file, write_json
+from aurora_m.workspace import Progress, RecipeError, Task, available_cores, fingerprint_file, write_json
 
 from .config import TokenizerConfig
 from .curated import curated_domains, curated_files, read_rows, text_bytes
@@ -57,7 +56,10 @@ def tokenize(
     counts: dict[str, Any] = {domain: {} for domain in domains}
     if encoder.reason:
         progress.say(f"  tokenize: tokenizers itself encodes, several times slower: {encoder.reason}")
-    with progress.task("tokenize", total, "bytes") as task, ThreadPoolExecutor(config.threads or _cores()) as pool:
+    with (
+        progress.task("tokenize", total, "bytes") as task,
+        ThreadPoolExecutor(config.threads or available_cores()) as pool,
+    ):
         for (domain, split), paths in files.items():
             encoded = _encoded(paths, encoder, pool)
             shuffle = _make_shuffle(config, out / domain, split, tokenizer.vocab_size, paths, seed)
@@ -160,8 +162,3 @@ def _describe(config: TokenizerConfig, tokenizer: Tokenizer, encoder: Encoder) -
         "encoder": encoder.name,
         "encoder_reason": encoder.reason,
     }
-
-
-def _cores() -> int:
-    """Cores this process may use, which in a container or a batch job is fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

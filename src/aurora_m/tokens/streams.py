@@ -5,6 +5,7 @@ Every epoch visits each document once, in an order of its own. Nothing is kept p
 where it is needed, by a keyed bijection instead of a stored permutation, so a cursor can be anywhere at no cost.
 """
 
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 import numpy as np
@@ -25,6 +26,8 @@ class Documents(Protocol):
     tokens: int
 
     def document(self, index: int) -> np.ndarray: ...
+
+    def ids(self, numbers: Iterable[int]) -> list[str]: ...
 
 
 class DomainStream:
@@ -48,6 +51,7 @@ class DomainStream:
             raise DataError(f"domain '{tokens.domain}' has no documents to train on; give it sources or leave it out")
         self._documents, self._seed, self._eod_id, self._fim, self._fim_ids = tokens, seed, eod_id, fim, fim_ids
         self.epoch = self.position = self.offset = self.tokens_given = 0
+        self._quarantined: set[int] = set()
         self._block: tuple[int, int] | None = None
         self._segment = self._load_segment()
 
@@ -56,11 +60,31 @@ class DomainStream:
         """How often the domain's tokens have been given so far, as a fraction."""
         return self.tokens_given / self._documents.tokens
 
-    def next(self, length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The next window: inputs int64[length], targets int64[length] (one token on), document ids int32[length].
+    def quarantine(self, documents: Iterable[int]) -> None:
+        """From here on these documents, by their numbers, are passed over; a cursor inside one moves to the next.
+
+        Raises:
+            DataError: no document would be left.
+        """
+        self._quarantined.update(documents)
+        if len(self._quarantined) >= self._documents.documents:
+            raise DataError(
+                f"domain '{self._documents.domain}': all {self._documents.documents} documents are quarantined"
+            )
+        if self._number in self._quarantined:
+            self._next_segment()
+
+    def ids(self, numbers: Iterable[int]) -> list[str]:
+        """The ids of documents by their numbers."""
+        return self._documents.ids(numbers)
+
+    def next(self, length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[int]]:
+        """The next window: inputs int64[length], targets int64[length] (one token on), document ids int32[length], and
+        the numbers of its documents in their order.
 
         The cursor moves on by `length`. Document ids rise by one at each EOD input; only their changes mean anything.
         """
+        numbers: list[int] = []
         stream = np.empty(length + 1, dtype=np.int64)
         document_ids = np.zeros(length + 1, dtype=np.int32)
         filled = 0
@@ -69,13 +93,14 @@ class DomainStream:
                 self._next_segment()
             if self.offset == 0:
                 document_ids[filled] = 1
+            numbers.append(self._number)
             piece = self._segment[self.offset : self.offset + length + 1 - filled]
             stream[filled : filled + len(piece)] = piece
             filled += len(piece)
             self.offset += len(piece)
         self.offset -= 1  # the last target is the next window's first input
         self.tokens_given += length
-        return stream[:-1], stream[1:], np.cumsum(document_ids[:-1], dtype=np.int32)
+        return stream[:-1], stream[1:], np.cumsum(document_ids[:-1], dtype=np.int32), numbers
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -97,6 +122,8 @@ class DomainStream:
         if state["documents"] == self._documents.documents and 0 <= self.position < self._documents.documents:
             self._segment = self._load_segment()
             if 0 <= self.offset < len(self._segment):
+                if self._number in self._quarantined:
+                    self._next_segment()
                 return
         raise DataError(
             f"domain '{self._documents.domain}': the checkpoint stands at document {self.position} of "
@@ -105,18 +132,27 @@ class DomainStream:
         )
 
     def _next_segment(self) -> None:
-        self.position += 1
-        if self.position == self._documents.documents:
-            self.epoch, self.position = self.epoch + 1, 0
+        """The cursor to the beginning of the next document that is not quarantined."""
+        while True:
+            self.position += 1
+            if self.position == self._documents.documents:
+                self.epoch, self.position = self.epoch + 1, 0
+            if self._number not in self._quarantined:
+                break
         self._segment = self._load_segment()
         self.offset = 0
 
-    def _load_segment(self) -> np.ndarray:
-        """The segment at the cursor: EOD, then the document, rearranged where its turn for it has come."""
+    @property
+    def _number(self) -> int:
+        """The document at the cursor."""
         if self._block != (self.epoch, self.position // _BLOCK):
             self._load_block()
+        return self._order[self.position % _BLOCK]
+
+    def _load_segment(self) -> np.ndarray:
+        """The segment at the cursor: EOD, then the document, rearranged where its turn for it has come."""
         place = self.position % _BLOCK
-        text = self._documents.document(self._order[place])[:-1]
+        text = self._documents.document(self._number)[:-1]
         if self._fim and self._fim_draws[place, 0] < self._fim.rate:
             return self._fill_in_the_middle(text, self._fim_draws[place])
         segment = np.empty(len(text) + 1, dtype=text.dtype)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .interrupt import StoppedByUser
     from .ledger import HeldoutScore, heldout_domains, score_heldout
     from .optimizer import build_optimizer
+    from .rollback import leave_out_quarantined
     from .schedule import build_segments, segment_of
     from .stage import train
     from .state import TrainingState, resume
@@ -35,6 +36,7 @@ __all__ = [
     "chain_fingerprints",
     "fingerprint_large",
     "heldout_domains",
+    "leave_out_quarantined",
     "pick_device",
     "resolve_precision",
     "resume",
@@ -58,6 +60,7 @@ __getattr__ = lazy_exports(
         "chain_fingerprints": "chain",
         "fingerprint_large": "chain",
         "heldout_domains": "ledger",
+        "leave_out_quarantined": "rollback",
         "pick_device": "device",
         "resolve_precision": "device",
         "resume": "state",

@@ -29,7 +29,7 @@ from aurora_m.workspace import (
 )
 
 _RECORD = "state.json"
-_FORMAT = 1
+_FORMAT = 2
 _METADATA = "torch.distributed.checkpoint.metadata"
 # All that a table of contents without objects needs. `BytesStorageMetadata` stays out: DCP would unpickle those items.
 _ALLOWED = {

@@ -106,6 +106,20 @@ class OptimizerConfig(Section):
     clip: float = Field(default=1.0, gt=0)
 
 
+class GuardianConfig(Section):
+    """Steps that are not taken, and when training goes back for them.
+
+    A step is left out when its loss or gradient norm is not finite, or more than `sigma` deviations above the mean of
+    the last `window` steps (null: only where not finite). After `patience` such steps in a row, training goes back to
+    the last good checkpoint and leaves their documents out from there on, at most `rollbacks` times a phase.
+    """
+
+    sigma: float | None = Field(default=6.0, gt=0)
+    window: int = Field(default=128, ge=8)
+    patience: PositiveInt = 4
+    rollbacks: int = Field(default=3, ge=0)
+
+
 class LedgerConfig(Section):
     """Every how many tokens all held-out sets are scored, and on how many tokens of each at most."""
 
@@ -127,6 +141,7 @@ class TrainConfig(Section):
     ledger: LedgerConfig
     checkpoint: CheckpointConfig
     optimizer: OptimizerConfig = OptimizerConfig()
+    guardian: GuardianConfig = GuardianConfig()
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     compile: bool = False
     micro_batch: PositiveInt | None = None

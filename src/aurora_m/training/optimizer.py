@@ -38,6 +38,13 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate
 
 
+def take_step(optimizer: torch.optim.Optimizer, bad: Tensor) -> None:
+    """One step, which changes nothing where `bad` (float32 scalar on the device) is 1, NaN gradients or not."""
+    # What torch's gradient scaler hands over to fused optimizers.
+    optimizer.found_inf = bad  # type: ignore[attr-defined]
+    optimizer.step()
+
+
 def state_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Model and optimizer as one flat dict of live tensors, named by parameter; loading into them loads both.
 

@@ -13,8 +13,10 @@ from .chain import Chain, chain_fingerprints, fingerprint_large, mark_phase, set
 from .checkpoint import list_checkpoints, read_record
 from .config import TrainConfig
 from .device import pick_device, resolve_precision
+from .guardian import Guardian
 from .ledger import heldout_domains, ledger_rows, score_heldout, write_ledger
 from .optimizer import build_optimizer
+from .rollback import leave_out_quarantined
 from .schedule import build_segments
 from .state import TrainingState, resume
 from .telemetry import MetricsFile
@@ -63,7 +65,8 @@ def train(
     if config.compile:
         model.compile()
     batches = open_batches(config, tokens, facts, seed)
-    state = TrainingState(model, build_optimizer(model, config.optimizer), batches)
+    guardian = Guardian(config.guardian, device)
+    state = TrainingState(model, build_optimizer(model, config.optimizer), batches, guardian=guardian)
 
     # ---- where the run stands
     chain = chain_fingerprints(_start(config, base, base_folder, tokens, seed), config.phases)
@@ -73,6 +76,7 @@ def train(
     export_missing_models(state, out, chain, reference, tokens / "tokenizer", facts["tokenizer"]["eod_id"])
     if resume(state, out, chain, progress) and len(state.finished) < len(config.phases):
         progress.say(f"resuming after step {state.step} of phase {state.phase} ({format_count(state.tokens)} tokens)")
+    leave_out_quarantined(batches, out, chain)
     MetricsFile(out / "metrics.jsonl").cut(state.metrics_position)
 
     # ---- the ledger
@@ -114,12 +118,11 @@ def train(
         micro_batch=config.micro_batch,
         measure=measure,
         measure_every=config.ledger.every,
+        begin=lambda phase: batches.start_phase(phase.mixture, phase.sequence_length, phase.name),
     )
     for phase, segment, (_, fingerprint) in zip(config.phases, build_segments(config.phases), chain[1:], strict=True):
         if phase.name in [row["name"] for row in state.finished]:
             continue
-        if state.phase != phase.name or state.phase_step == 0:
-            batches.start_phase(phase.mixture, phase.sequence_length, phase.name)
         run_phase(state, phase, segment, loop, fingerprint)
 
     result = {

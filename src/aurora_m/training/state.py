@@ -1,5 +1,6 @@
 """Everything that training changes, and how it comes back from a checkpoint."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 
 from aurora_m.model import Decoder
+from aurora_m.tokens import Batch
 from aurora_m.workspace import DataError, Progress
 
 from .chain import Chain, unused
@@ -21,13 +23,19 @@ from .checkpoint import (
     restore_random,
     save_checkpoint,
 )
+from .config import GuardianConfig
+from .guardian import Guardian
 from .optimizer import state_tensors
 
 
 class BatchSource(Protocol):
     """Where batches come from: pretraining's mixture, or the tuning examples of `safety`."""
 
-    def next_batch(self, sequences: int, /) -> Any: ...
+    def next_batch(self, sequences: int, /) -> Batch: ...
+
+    def quarantine(self, documents: Mapping[str, Iterable[int]], /) -> None: ...
+
+    def names_of(self, documents: Mapping[str, Iterable[int]], /) -> dict[str, list[str]]: ...
 
     def state_dict(self) -> dict[str, Any]: ...
 
@@ -52,10 +60,21 @@ class TrainingState:
     finished: list[dict[str, Any]] = field(default_factory=list)  # the rows of train.json's "phases"
     ledger: list[dict[str, Any]] = field(default_factory=list)
     metrics_position: int = 0
+    last_loss: float | None = None
+    """Of the last step that was taken and whose figures are known."""
+    bad_steps: list[dict[str, Any]] = field(default_factory=list)
+    """The bad steps up to the last one, in a row: number, reason, documents."""
+    guardian: Guardian = field(default=None)  # type: ignore[assignment] -- made for the model's device where not given
+
+    def __post_init__(self) -> None:
+        if self.guardian is None:
+            self.guardian = Guardian(GuardianConfig(), next(self.model.parameters()).device)
 
     def begin(self, phase: str) -> None:
         """Turns to a phase at its first step."""
         self.phase, self.phase_step, self.phase_seconds, self.phase_tokens_by_domain = phase, 0, 0.0, {}
+        self.bad_steps = []
+        self.guardian.forget()
 
     def count(self, tokens_by_domain: dict[str, int], seconds: float) -> None:
         """Counts one step."""
@@ -68,13 +87,14 @@ class TrainingState:
             for counts in (self.tokens_by_domain, self.phase_tokens_by_domain):
                 counts[domain] = counts.get(domain, 0) + tokens
 
-    def save(self, out: Path, fingerprint: str, keep: int) -> Path:
-        """Writes a checkpoint of the current phase and deletes all but its newest `keep`."""
+    def save(self, out: Path, fingerprint: str, keep: int, batches: dict[str, Any]) -> Path:
+        """Writes a checkpoint of the phase, and deletes all but its newest `keep`; `batches` is the data's state."""
         folder = checkpoint_folder(out / self.phase, self.step)
         record = {name: getattr(self, name) for name in _RECORDED}
-        record |= {"fingerprint": fingerprint, "batches": self.batches.state_dict()}
+        record |= {"fingerprint": fingerprint, "batches": batches}
         save_checkpoint(folder, self._tensors(), record)
-        prune_checkpoints(out / self.phase, keep)
+        if not self.bad_steps:  # else a good one might go, and training may have to go back to it
+            prune_checkpoints(out / self.phase, keep)
         return folder
 
     def load(self, folder: Path) -> None:
@@ -92,7 +112,7 @@ class TrainingState:
         self.batches.load_state_dict(record["batches"])
 
     def _tensors(self) -> dict[str, Tensor]:
-        return state_tensors(self.model, self.optimizer) | random_tensors()
+        return state_tensors(self.model, self.optimizer) | self.guardian.tensors() | random_tensors()
 
 
 _RECORDED = (
@@ -107,6 +127,8 @@ _RECORDED = (
     "finished",
     "ledger",
     "metrics_position",
+    "last_loss",
+    "bad_steps",
 )
 
 

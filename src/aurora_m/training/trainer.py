@@ -3,25 +3,28 @@
 It knows nothing of mixtures or languages: any source of batches will do, so supervised tuning uses it too.
 """
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from aurora_m.model import IGNORED, Decoder, chunked_loss, save_model
-from aurora_m.workspace import AuroraError, Progress, atomic_folder
+from aurora_m.tokens import Batch
+from aurora_m.workspace import Progress, Task, atomic_folder
 
 from .chain import mark_phase
-from .checkpoint import list_checkpoints
 from .config import CheckpointConfig, PhaseConfig
 from .device import auto_micro_batch, autocast
-from .interrupt import StoppedByUser, stop_requests
-from .optimizer import set_rate
+from .feed import Feed
+from .guardian import documents_of, reason_of
+from .interrupt import StoppedByUser, StopRequest, stop_requests
+from .optimizer import set_rate, take_step
+from .rollback import go_back
 from .schedule import Segment
 from .state import TrainingState
 from .telemetry import MetricsFile, round_figures
@@ -42,6 +45,8 @@ class Loop:
     micro_batch: int | None = None
     measure: Callable[[TrainingState], None] | None = None
     measure_every: int | None = None
+    begin: Callable[[PhaseConfig], None] | None = None
+    """Turns the batches to a phase that has not begun."""
 
 
 def run_phase(state: TrainingState, phase: PhaseConfig, segment: Segment, loop: Loop, fingerprint: str) -> None:
@@ -49,58 +54,153 @@ def run_phase(state: TrainingState, phase: PhaseConfig, segment: Segment, loop: 
 
     Raises:
         StoppedByUser: SIGINT or SIGTERM; the step was finished and a checkpoint written.
-        AuroraError: the loss is not finite (nothing is written), or the disk is full.
+        AuroraError: steps are bad again and again (nothing is written), or the disk is full.
     """
-    folder = loop.out / phase.name
     if state.phase != phase.name:
         state.begin(phase.name)
     mark_phase(loop.out, phase.name, fingerprint)
+    state.model.train()
+    remaining = phase.steps - state.phase_step
+    with (
+        stop_requests() as stop,
+        loop.progress.task(phase.name, total=remaining * phase.tokens_per_step, unit="tokens") as task,
+    ):
+        while state.phase_step < phase.steps:
+            if state.phase_step == 0 and loop.begin is not None:
+                loop.begin(phase)
+            with Feed(state.batches, phase.sequences_per_step, phase.steps - state.phase_step) as feed:
+                goes_on = _run_steps(state, phase, segment, loop, fingerprint, feed, stop, task)
+            if not goes_on:
+                before = state.step
+                go_back(state, phase, loop.out, loop.progress)
+                task.advance((state.step - before) * phase.tokens_per_step)
+                if state.phase != phase.name:
+                    state.begin(phase.name)
+
+
+def _run_steps(
+    state: TrainingState,
+    phase: PhaseConfig,
+    segment: Segment,
+    loop: Loop,
+    fingerprint: str,
+    feed: Feed,
+    stop: StopRequest,
+    task: Task,
+) -> bool:
+    """Step after step to the end of the phase; False where so many in a row were bad that training has to go back."""
     metrics = MetricsFile(loop.out / "metrics.jsonl")
     device = next(state.model.parameters()).device
     micro_batch = loop.micro_batch or auto_micro_batch(
         state.model.config, phase.sequences_per_step, phase.sequence_length, device, loop.dtype
     )
-    state.model.train()
+    queued: _Step | None = None
+    began, waited = time.monotonic(), 0.0
+    while state.phase_step < phase.steps:
+        # ---- loss and gradients
+        batch = feed.next()
+        nll = accumulate_gradients(state.model, batch, micro_batch, loop.dtype)
+        loss = nll.sum() / max(1, valid_targets(batch).sum())
+        grad_norm = nn.utils.clip_grad_norm_(state.model.parameters(), loop.clip)
 
-    remaining = (phase.steps - state.phase_step) * phase.tokens_per_step
-    with stop_requests() as stop, loop.progress.task(phase.name, total=remaining, unit="tokens") as task:
-        while state.phase_step < phase.steps:
-            began = time.monotonic()
+        # ---- the step, which the device leaves out where it is bad
+        rate = segment.rate(state.tokens + phase.tokens_per_step)
+        set_rate(state.optimizer, rate)
+        bad = state.guardian.judge(loss, grad_norm)
+        take_step(state.optimizer, bad)
+        state.optimizer.zero_grad(set_to_none=True)
 
-            # ---- loss and gradients
-            batch = state.batches.next_batch(phase.sequences_per_step)
-            result = accumulate_gradients(state.model, batch, micro_batch, loop.dtype)
-            grad_norm = float(nn.utils.clip_grad_norm_(state.model.parameters(), loop.clip))
-            if not (math.isfinite(result.loss) and math.isfinite(grad_norm)):
-                raise AuroraError(_not_finite(state, phase, result, grad_norm, loop.out))
+        # ---- counts; the figures of the step before, which the device has ready by now
+        ended = time.monotonic()
+        state.count(tokens_by_domain(batch), ended - began)
+        step = _Step(state, batch, rate, ended - began, feed.waited_seconds - waited, loss, grad_norm, bad, nll)
+        began, waited = ended, feed.waited_seconds
+        if queued is not None:
+            _note(queued, state, metrics)
+        last = state.phase_step == phase.steps
+        measures = loop.measure and (last or _is_due(state.tokens, phase.tokens_per_step, loop.measure_every))
+        due, stops = _is_due(state.tokens, phase.tokens_per_step, loop.checkpoint.every), stop.asked
+        queued = step
+        if measures or last or due or stops:
+            _note(step, state, metrics)
+            queued = None
+        task.advance(phase.tokens_per_step, note=_note_of(state, rate))
+        if len(state.bad_steps) >= state.guardian.config.patience:
+            return False
 
-            # ---- the step
-            rate = segment.rate(state.tokens + phase.tokens_per_step)
-            set_rate(state.optimizer, rate)
-            state.optimizer.step()
-            state.optimizer.zero_grad(set_to_none=True)
+        # ---- ledger, end of the phase, checkpoint (none to go back to while steps are bad)
+        if measures and loop.measure:
+            loop.measure(state)
+        if last:
+            export_model(state.model, loop.out / phase.name / "model", loop.tokenizer, loop.eod_id)
+            state.finished.append(_phase_row(state, phase, state.last_loss))
+            state.bad_steps = []
+        if last or stops or (due and not state.bad_steps):
+            state.metrics_position = metrics.position
+            saved = state.save(loop.out, fingerprint, loop.checkpoint.keep, feed.state)
+            if stops:
+                raise StoppedByUser(
+                    f"stopped in phase {phase.name} at step {state.step} ({state.tokens} tokens); checkpoint "
+                    f"{saved} written; run the same command again to resume"
+                )
+    return True
 
-            # ---- counts and metrics
-            seconds = time.monotonic() - began
-            state.count(result.tokens_by_domain, seconds)
-            metrics.write(_metrics_row(state, result, rate, grad_norm, phase.tokens_per_step / seconds))
-            task.advance(phase.tokens_per_step, note=f"loss {result.loss:.3f} · lr {rate:.2g}")
 
-            # ---- ledger, end of the phase, checkpoint
-            last = state.phase_step == phase.steps
-            if loop.measure and (last or _is_due(state.tokens, phase.tokens_per_step, loop.measure_every)):
-                loop.measure(state)
-            if last:
-                export_model(state.model, folder / "model", loop.tokenizer, loop.eod_id)
-                state.finished.append(_phase_row(state, phase, result.loss))
-            if last or stop.asked or _is_due(state.tokens, phase.tokens_per_step, loop.checkpoint.every):
-                state.metrics_position = metrics.position
-                saved = state.save(loop.out, fingerprint, loop.checkpoint.keep)
-                if stop.asked:
-                    raise StoppedByUser(
-                        f"stopped in phase {phase.name} at step {state.step} ({state.tokens} tokens); checkpoint "
-                        f"{saved} written; run the same command again to resume"
-                    )
+class _Step:
+    """A step whose figures are still on their way from the device."""
+
+    def __init__(
+        self,
+        state: TrainingState,
+        batch: Batch,
+        rate: float,
+        seconds: float,
+        waited_seconds: float,
+        loss: Tensor,
+        grad_norm: Tensor,
+        bad: Tensor,
+        nll: Tensor,
+    ) -> None:
+        self.batch = batch
+        self.row = {
+            "kind": "step",
+            "phase": state.phase,
+            "step": state.step,
+            "tokens": state.tokens,
+            "lr": rate,
+            "tokens_by_domain": dict(state.tokens_by_domain),
+            "tokens_per_second": round_figures(batch.targets.size / seconds),
+            "data_wait": round_figures(waited_seconds / seconds),
+            "seconds": round_figures(state.seconds),
+        }
+        figures = torch.cat([torch.stack([one.detach().double() for one in (loss, grad_norm, bad)]), nll])
+        self._host, self._copied = figures, None
+        if figures.device.type == "cuda":
+            self._host = torch.empty(figures.shape, dtype=figures.dtype, pin_memory=True)
+            self._host.copy_(figures, non_blocking=True)
+            self._copied = torch.cuda.Event()
+            self._copied.record()
+
+    def figures(self) -> tuple[float, float, bool, list[float]]:
+        """Loss, gradient norm, whether the step was left out, and the losses of the sequences; waits for them."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        loss, grad_norm, bad, *nll = self._host.tolist()
+        return loss, grad_norm, bool(bad), nll
+
+
+def _note(step: _Step, state: TrainingState, metrics: MetricsFile) -> None:
+    """Writes a step's row; keeps account of bad steps in a row."""
+    loss, grad_norm, bad, nll = step.figures()
+    if bad:
+        reason = reason_of(loss, grad_norm)
+        metrics.write({**step.row, "kind": "skipped", "reason": reason})
+        row = {"step": step.row["step"], "reason": reason, "documents": documents_of(step.batch, nll)}
+        state.bad_steps.append(row)
+        return
+    state.bad_steps.clear()
+    state.last_loss = loss
+    metrics.write({**step.row, "loss": loss, "grad_norm": grad_norm, "loss_by_domain": loss_by_domain(step.batch, nll)})
 
 
 def export_model(model: Decoder, folder: Path, tokenizer: Path | None, eod_id: int) -> None:
@@ -114,25 +214,12 @@ def _is_due(tokens: int, tokens_per_step: int, every: int | None) -> bool:
     return every is not None and tokens // every > (tokens - tokens_per_step) // every
 
 
-def _metrics_row(
-    state: TrainingState, result: "StepResult", rate: float, grad_norm: float, tokens_per_second: float
-) -> dict[str, Any]:
-    return {
-        "kind": "step",
-        "phase": state.phase,
-        "step": state.step,
-        "tokens": state.tokens,
-        "loss": result.loss,
-        "lr": rate,
-        "grad_norm": grad_norm,
-        "loss_by_domain": result.loss_by_domain,
-        "tokens_by_domain": dict(state.tokens_by_domain),
-        "tokens_per_second": round_figures(tokens_per_second),
-        "seconds": round_figures(state.seconds),
-    }
+def _note_of(state: TrainingState, rate: float) -> str:
+    loss = "" if state.last_loss is None else f"loss {state.last_loss:.3f} · "
+    return f"{loss}lr {rate:.2g}"
 
 
-def _phase_row(state: TrainingState, phase: PhaseConfig, final_loss: float) -> dict[str, Any]:
+def _phase_row(state: TrainingState, phase: PhaseConfig, final_loss: float | None) -> dict[str, Any]:
     """The phase's entry in `train.json`. `tokens_asked` differs from `tokens` where steps had to be whole."""
     tokens = phase.steps * phase.tokens_per_step
     return {
@@ -151,35 +238,15 @@ def _phase_row(state: TrainingState, phase: PhaseConfig, final_loss: float) -> d
     }
 
 
-def _not_finite(state: TrainingState, phase: PhaseConfig, result: "StepResult", grad_norm: float, out: Path) -> str:
-    phases = [phase.name, *(row["name"] for row in reversed(state.finished))]
-    saved = [folder for name in phases for folder in list_checkpoints(out / name)[-1:]]
-    return (
-        f"phase {phase.name}, step {state.step + 1}: the loss is {result.loss} and the gradient norm {grad_norm}; "
-        f"domains in the batch: {', '.join(result.tokens_by_domain)}; last good checkpoint: "
-        f"{saved[0] if saved else 'none yet'}; lower lr.peak, lengthen lr.warmup or use precision: float32"
-    )
-
-
 # ----------------------------------------------------------------------------------------------- one step
-@dataclass(frozen=True)
-class StepResult:
-    """Mean losses in nats per valid token, of the step and of each domain in it; and tokens dealt by domain."""
-
-    loss: float
-    loss_by_domain: dict[str, float]
-    tokens_by_domain: dict[str, int]
-
-
-def accumulate_gradients(model: Decoder, batch: Any, micro_batch: int, dtype: torch.dtype) -> StepResult:
+def accumulate_gradients(model: Decoder, batch: Batch, micro_batch: int, dtype: torch.dtype) -> Tensor:
     """Gradients of the mean loss over all valid tokens of `batch`, a few sequences at a time.
 
     Every micro batch is scaled by the valid tokens of the whole step, so how a step is split does not weigh it
-    differently. `batch` has numpy arrays `input_ids, targets, positions, document_ids` (B, L) and `domains`, B names.
+    differently. Returns the negative log-likelihood of each sequence in nats, float64[B], on the device.
     """
     device = next(model.parameters()).device
-    valid = (batch.targets != IGNORED).sum(axis=1)
-    scale = 1.0 / max(1, int(valid.sum()))
+    scale = 1.0 / max(1, int(valid_targets(batch).sum()))
     nll_of_sequences = []
     for first in range(0, len(batch.domains), micro_batch):
         part = slice(first, first + micro_batch)
@@ -192,14 +259,27 @@ def accumulate_gradients(model: Decoder, batch: Any, micro_batch: int, dtype: to
             loss, token_nll = chunked_loss(hidden, model.head_weight, targets, scale)
         loss.backward()
         nll_of_sequences.append(token_nll.sum(dim=1, dtype=torch.float64))
-    nll = torch.cat(nll_of_sequences).tolist()  # waits for the device: the only time in a step that it must
+    return torch.cat(nll_of_sequences)
 
+
+def valid_targets(batch: Batch) -> np.ndarray:
+    """How many targets of each sequence are scored, int64[B]."""
+    return (batch.targets != IGNORED).sum(axis=1)
+
+
+def loss_by_domain(batch: Batch, nll_of_sequences: list[float]) -> dict[str, float]:
+    """Mean loss in nats per valid token of each domain that has any."""
     nll_sums: dict[str, float] = {}
-    valid_counts: dict[str, int] = {}
+    counts: dict[str, int] = {}
+    for domain, nll, count in zip(batch.domains, nll_of_sequences, valid_targets(batch).tolist(), strict=True):
+        nll_sums[domain] = nll_sums.get(domain, 0.0) + nll
+        counts[domain] = counts.get(domain, 0) + count
+    return {domain: nll_sums[domain] / count for domain, count in counts.items() if count}
+
+
+def tokens_by_domain(batch: Batch) -> dict[str, int]:
+    """Tokens dealt to each domain."""
     tokens: dict[str, int] = {}
-    for domain, sequence_nll, sequence_valid in zip(batch.domains, nll, valid.tolist(), strict=True):
-        nll_sums[domain] = nll_sums.get(domain, 0.0) + sequence_nll
-        valid_counts[domain] = valid_counts.get(domain, 0) + sequence_valid
+    for domain in batch.domains:
         tokens[domain] = tokens.get(domain, 0) + batch.targets.shape[1]
-    by_domain = {domain: nll_sums[domain] / count for domain, count in valid_counts.items() if count}
-    return StepResult(sum(nll) * scale, by_domain, tokens)
+    return tokens

@@ -1,5 +1,8 @@
-"""Ground floor: errors, config building blocks, atomic files, manifests, the run lock, progress."""
+"""Ground floor: errors, config building blocks, atomic files, manifests, the run lock, progress, compiled loops."""
 
+from typing import TYPE_CHECKING
+
+from .cores import available_cores
 from .errors import AuroraError, DataError, RecipeError
 from .files import (
     atomic_folder,
@@ -26,6 +29,9 @@ from .manifest import (
 from .progress import Progress, Task
 from .section import Count, Section, Share, format_count, parse_count, parse_share
 
+if TYPE_CHECKING:
+    from .compiled import kernel
+
 __all__ = [
     "AuroraError",
     "Count",
@@ -38,12 +44,14 @@ __all__ = [
     "Task",
     "atomic_folder",
     "atomic_path",
+    "available_cores",
     "fingerprint",
     "fingerprint_file",
     "fingerprint_folder",
     "forget_manifest",
     "format_count",
     "installed_versions",
+    "kernel",
     "lazy_exports",
     "load_manifest",
     "lock_run",
@@ -57,3 +65,5 @@ __all__ = [
     "write_json",
     "write_text",
 ]
+
+__getattr__ = lazy_exports(__name__, {"kernel": "compiled"})  # numba takes long to import
