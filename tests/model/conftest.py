@@ -29,21 +29,76 @@ _LLAMA3_ROTARY = {
     "original_max_position_embeddings": 16,
 }
 
+_YARN = {"rope_type": "yarn", "rope_theta": 10_000.0, "factor": 4.0, "original_max_position_embeddings": 16}
+_BLOOM = {"hidden_size": 32, "n_layer": 2, "n_head": 4}
+
 # Every checkpoint kind that must come in and go out: transformers' config class and its values.
 KINDS: dict[str, tuple[type, dict[str, Any]]] = {
     "gpt_bigcode-mqa": (transformers.GPTBigCodeConfig, _GPT_BIGCODE),
     "gpt_bigcode-mha": (transformers.GPTBigCodeConfig, _GPT_BIGCODE | {"multi_query": False}),
     "gpt_bigcode-untied": (transformers.GPTBigCodeConfig, _GPT_BIGCODE | {"tie_word_embeddings": False}),
     "gpt_bigcode-narrow-mlp": (transformers.GPTBigCodeConfig, _GPT_BIGCODE | {"n_inner": 40}),
+    "bloom": (transformers.BloomConfig, _BLOOM),
+    "bloom-six-heads-untied": (
+        transformers.BloomConfig,
+        _BLOOM | {"hidden_size": 48, "n_head": 6, "tie_word_embeddings": False},
+    ),
+    "starcoder2-gqa": (transformers.Starcoder2Config, _LLAMA),
+    "starcoder2-window": (transformers.Starcoder2Config, _LLAMA | {"sliding_window": 9, "use_bias": False}),
     "llama-mha-untied": (transformers.LlamaConfig, _LLAMA),
     "llama-mha-tied": (transformers.LlamaConfig, _LLAMA | {"tie_word_embeddings": True}),
     "llama-gqa-untied": (transformers.LlamaConfig, _LLAMA | {"num_key_value_heads": 2}),
     "llama-gqa-tied": (transformers.LlamaConfig, _LLAMA | {"num_key_value_heads": 2, "tie_word_embeddings": True}),
     "llama-mqa": (transformers.LlamaConfig, _LLAMA | {"num_key_value_heads": 1}),
     "llama-biases": (transformers.LlamaConfig, _LLAMA | {"attention_bias": True, "mlp_bias": True}),
+    "llama-attention-bias": (transformers.LlamaConfig, _LLAMA | {"attention_bias": True}),
     "llama-wide-heads": (transformers.LlamaConfig, _LLAMA | {"head_dim": 12, "rms_norm_eps": 1e-5}),
     "llama-theta": (transformers.LlamaConfig, _LLAMA | {"rope_theta": 1_000_000.0}),
     "llama-3.1-rotary": (transformers.LlamaConfig, _LLAMA | {"rope_parameters": _LLAMA3_ROTARY}),
+    "llama-linear-rotary": (
+        transformers.LlamaConfig,
+        _LLAMA | {"rope_parameters": {"rope_type": "linear", "rope_theta": 10_000.0, "factor": 4.0}},
+    ),
+    "mistral-window": (transformers.MistralConfig, _LLAMA | {"num_key_value_heads": 2, "sliding_window": 7}),
+    "mistral-no-window": (
+        transformers.MistralConfig,
+        _LLAMA | {"num_key_value_heads": 4, "sliding_window": None, "head_dim": 12},
+    ),
+    "qwen2": (transformers.Qwen2Config, _LLAMA | {"num_key_value_heads": 2, "tie_word_embeddings": True}),
+    "qwen2-yarn": (transformers.Qwen2Config, _LLAMA | {"num_key_value_heads": 4, "rope_parameters": _YARN}),
+    "qwen2-last-layer-window": (
+        transformers.Qwen2Config,
+        _LLAMA | {"num_key_value_heads": 2, "use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1},
+    ),
+    "qwen3": (transformers.Qwen3Config, _LLAMA | {"num_key_value_heads": 2, "head_dim": 16}),
+    "qwen3-first-layer-window": (
+        transformers.Qwen3Config,
+        _LLAMA
+        | {
+            "num_key_value_heads": 2,
+            "head_dim": 16,
+            "attention_bias": True,
+            "use_sliding_window": True,
+            "sliding_window": 6,
+            "layer_types": ["sliding_attention", "full_attention"],
+        },
+    ),
+    "olmo2-mha": (transformers.Olmo2Config, _LLAMA),
+    "olmo2-gqa-biases": (transformers.Olmo2Config, _LLAMA | {"num_key_value_heads": 2, "attention_bias": True}),
+}
+# One architecture of ours for every family, and for every way of attending.
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "gpt_bigcode-mqa": {},
+    "gpt_bigcode-mha": {"kv_heads": 4},
+    "bloom": {"family": "bloom"},
+    "starcoder2-window": {"family": "starcoder2", "kv_heads": 2, "sliding_window": 10},
+    "llama-mha": {"family": "llama"},
+    "llama-gqa": {"family": "llama", "kv_heads": 2},
+    "llama-mqa": {"family": "llama", "kv_heads": 1},
+    "mistral-window": {"family": "mistral", "kv_heads": 2, "sliding_window": 7},
+    "qwen2": {"family": "qwen2", "kv_heads": 2},
+    "qwen3": {"family": "qwen3", "kv_heads": 2, "head_dim": 12},
+    "olmo2": {"family": "olmo2", "kv_heads": 2},
 }
 
 
@@ -104,6 +159,8 @@ def tokens() -> Callable[..., torch.Tensor]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test that takes `kind` runs for every kind of checkpoint."""
+    """A test that takes `kind` runs for every kind of checkpoint, one that takes `architecture` for every architecture."""
     if "kind" in metafunc.fixturenames:
         metafunc.parametrize("kind", KINDS)
+    if "architecture" in metafunc.fixturenames:
+        metafunc.parametrize("architecture", ARCHITECTURES.values(), ids=list(ARCHITECTURES))

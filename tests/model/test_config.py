@@ -21,14 +21,41 @@ def test_gpt_bigcode_is_multi_query_with_learned_positions_and_a_tied_head():
     config = ArchitectureConfig(**SIZES).model_config_for(100)
     assert (config.family, config.kv_heads, config.ffn_size, config.positions) == ("gpt_bigcode", 1, 256, "learned")
     assert (config.norm, config.activation, config.gated_mlp) == ("layernorm", "gelu_tanh", False)
-    assert config.biases and config.tied_embeddings
+    assert config.qkv_bias and config.out_bias and config.mlp_bias and config.tied_embeddings
 
 
 def test_llama_is_rotary_gated_and_without_biases():
     config = ArchitectureConfig.model_validate(SIZES | {"family": "llama"}).model_config_for(100)
     assert (config.kv_heads, config.ffn_size, config.positions) == (4, 192, "rotary")
     assert (config.norm, config.activation, config.gated_mlp) == ("rmsnorm", "silu", True)
-    assert not config.biases and not config.tied_embeddings
+    assert not any((config.qkv_bias, config.out_bias, config.mlp_bias, config.tied_embeddings))
+
+
+@pytest.mark.parametrize(
+    ("family", "features"),
+    [
+        ("starcoder2", {"positions": "rotary", "norm": "layernorm", "gated_mlp": False, "mlp_bias": True}),
+        ("bloom", {"positions": "alibi", "embedding_norm": True, "kv_heads": 4, "ffn_size": 256}),
+        ("mistral", {"positions": "rotary", "sliding_window": 32, "qkv_bias": False}),
+        ("qwen2", {"qkv_bias": True, "out_bias": False, "mlp_bias": False, "qk_norm": None}),
+        ("qwen3", {"qk_norm": "head", "norm_place": "before", "qkv_bias": False}),
+        ("olmo2", {"qk_norm": "full", "norm_place": "after", "ffn_size": 192}),
+    ],
+)
+def test_families_differ_in_features(family, features):
+    window = {"sliding_window": 32} if family == "mistral" else {}
+    config = ArchitectureConfig.model_validate(SIZES | {"family": family} | window).model_config_for(100)
+    assert {name: getattr(config, name) for name in features} == features
+
+
+def test_a_window_may_stand_in_some_layers_only():
+    values = ArchitectureConfig(**SIZES).model_config_for(100).model_dump() | {"sliding_window": 8}
+    assert [ModelConfig.model_validate(values).window(layer) for layer in (0, 1)] == [8, 8]
+    some = ModelConfig.model_validate(values | {"windowed_layers": (1,)})
+    assert [some.window(layer) for layer in (0, 1)] == [None, 8]
+    for wrong in ({"windowed_layers": (2,)}, {"windowed_layers": (0,), "sliding_window": None}):
+        with pytest.raises(ValidationError, match="windowed_layers"):
+            ModelConfig.model_validate(values | wrong)
 
 
 def test_counts_are_written_as_in_the_recipe():
@@ -44,6 +71,10 @@ def test_counts_are_written_as_in_the_recipe():
         ({"family": "llama", "head_dim": 5}, "even head size, got 5"),
         ({"rope_theta": 5e5}, "learned positions"),
         ({"head_dim": 8}, "leave head_dim out"),
+        ({"sliding_window": 8}, "gpt_bigcode has no sliding window"),
+        ({"family": "bloom", "rope_theta": 5e5}, "bloom has alibi positions"),
+        ({"family": "bloom", "kv_heads": 2}, "as many kv_heads as heads"),
+        ({"family": "bloom", "ffn_size": 100}, "ffn_size 4 \\* hidden_size"),
         ({"layers": 0}, "greater than 0"),
         ({"dropout": 0.1}, "Extra inputs"),
     ],

@@ -7,9 +7,8 @@ from aurora_m.model import Decoder, chunked_loss, count_parameters, resize_vocab
 from aurora_m.workspace import AuroraError
 
 
-@pytest.mark.parametrize("family", ["gpt_bigcode", "llama"])
-def test_same_seed_same_weights_whatever_was_drawn_before(our_model, family):
-    first, second, other = our_model(family), our_model(family), our_model(family)
+def test_same_seed_same_weights_whatever_was_drawn_before(our_model, architecture):
+    first, second, other = our_model(**architecture), our_model(**architecture), our_model(**architecture)
     first.init_weights(7)
     torch.rand(3)
     second.init_weights(7)
@@ -94,9 +93,8 @@ def test_a_padding_token_changes_nothing_before_it(our_model, tokens):
     assert (model(ids) - model(longer)[:, :20]).abs().max() < 1e-5
 
 
-@pytest.mark.parametrize("family", ["gpt_bigcode", "llama"])
-def test_autocast_is_close_and_its_gradients_are_float32(our_model, tokens, family):
-    model, ids = our_model(family), tokens(2, 40)
+def test_autocast_is_close_and_its_gradients_are_float32(our_model, tokens, architecture):
+    model, ids = our_model(**architecture), tokens(2, 40)
     documents = torch.zeros(2, 40, dtype=torch.int32)
     exact, _ = chunked_loss(model(ids), model.head_weight, ids, scale=1 / ids.numel())
     for document_ids in (None, documents):
@@ -109,9 +107,11 @@ def test_autocast_is_close_and_its_gradients_are_float32(our_model, tokens, fami
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["gpt_bigcode", "llama"])
+@pytest.mark.parametrize("family", ["gpt_bigcode", "llama", "bloom", "mistral", "olmo2"])
 def test_the_whole_forward_compiles_into_one_graph(our_model, tokens, family):
-    model, ids = our_model(family), tokens(2, 40)
+    window = {"sliding_window": 7} if family == "mistral" else {}
+    model, ids = our_model(family, **window), tokens(2, 40)
+    torch.compiler.reset()  # or what the families before were compiled to would count against this one
     compiled = torch.compile(model, fullgraph=True)
     for documents in (None, torch.arange(2).repeat_interleave(20).int().expand(2, 40)):
         assert (compiled(ids, document_ids=documents) - model(ids, document_ids=documents)).abs().max() < 1e-4

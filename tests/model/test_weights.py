@@ -9,7 +9,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from aurora_m.model import load_model, resize_vocabulary, save_model
+from aurora_m.model import KeyValueCache, load_model, resize_vocabulary, save_model
 from aurora_m.workspace import AuroraError, DataError
 
 
@@ -32,6 +32,15 @@ def test_imported_model_has_the_logits_of_transformers(their_model, tokens, kind
     ours = load_model(tmp_path)
     ids = tokens(3, 50)
     assert (ours.logits(ours(ids)) - theirs(ids).logits).abs().max() < 1e-4
+    lengths = [20, 17, 9, 4]
+    apart = torch.cat([theirs(part).logits for part in ids[:1].split(lengths, dim=1)], dim=1)
+    documents = torch.cat([torch.full((length,), number) for number, length in enumerate(lengths)]).int()[None]
+    positions = torch.cat([torch.arange(length) for length in lengths]).int()[None]
+    assert (ours.logits(ours(ids[:1], positions, documents)) - apart).abs().max() < 1e-4
+    cache = KeyValueCache(ours.config, batch=1, capacity=50, dtype=torch.float32, device="cpu")
+    pieces = [slice(0, 13), slice(13, 14), slice(14, 30), slice(30, 50)]
+    steps = [ours(ids[:1, piece], positions[:, piece], documents[:, piece], cache) for piece in pieces]
+    assert (ours.logits(torch.cat(steps, dim=1)) - apart).abs().max() < 1e-4
 
 
 @torch.no_grad()
@@ -136,6 +145,18 @@ def test_long_lists_of_tensors_are_cut(checkpoint):
         load_model(checkpoint)
 
 
+def test_checkpoints_of_the_body_alone_have_shorter_names(their_model, tokens, kind, tmp_path):
+    """bigscience/bloom-560m and others were saved from the model without its head."""
+    theirs = their_model(kind)
+    theirs.save_pretrained(tmp_path)
+    path = tmp_path / "model.safetensors"
+    body = theirs.base_model_prefix + "."
+    save_file({name.removeprefix(body): tensor for name, tensor in load_file(path).items()}, path)
+    loaded = load_model(tmp_path)
+    ids = tokens(1, 20)
+    assert (loaded.logits(loaded(ids)) - theirs(ids).logits).abs().max() < 1e-4
+
+
 @pytest.mark.parametrize("kept", [0, 4, 100, 5000])
 def test_truncated_file_is_named(checkpoint, kept):
     path = checkpoint / "model.safetensors"
@@ -197,6 +218,34 @@ def test_a_stored_head_beside_a_tied_embedding_must_equal_it(their_model, tmp_pa
     save_file(tensors, path, metadata={"format": "pt"})
     with pytest.raises(DataError, match=r"lm_head\.weight differs from the embedding"):
         load_model(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_export_that_reads_back_otherwise_is_refused(our_model, tmp_path, monkeypatch, dtype):
+    def flip_a_bit(tensors, path, metadata):
+        tensors = {name: tensor.clone() for name, tensor in tensors.items()}
+        tensors["model.norm.weight"].view(torch.uint8)[0] ^= 1
+        save_file(tensors, path, metadata)
+
+    monkeypatch.setattr("aurora_m.model.weights.save_file", flip_a_bit)
+    with pytest.raises(AuroraError, match=r"reads back otherwise than the model: model\.norm\.weight"):
+        save_model(our_model("llama"), tmp_path, dtype=dtype)
+    assert not list(tmp_path.glob("*.safetensors"))
+
+
+def test_weights_that_are_not_numbers_are_stored_as_they_are(our_model, tmp_path):
+    model = our_model("llama")
+    torch.nn.init.constant_(model.final_norm.weight, torch.nan)
+    save_model(model, tmp_path)
+    assert load_model(tmp_path).final_norm.weight.isnan().all()
+
+
+def test_a_model_its_family_cannot_express_is_not_exported(our_model, tmp_path):
+    model = our_model("mistral")
+    model.config = model.config.model_copy(update={"qkv_bias": True, "qk_norm": "head"})
+    with pytest.raises(AuroraError, match="mistral cannot say that qk_norm is 'head', qkv_bias is True"):
+        save_model(model, tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_full_disk_is_one_message(our_model, tmp_path, monkeypatch):

@@ -192,6 +192,34 @@ def test_the_recipes_we_ship_are_valid_and_explained(name, tmp_path):
         assert phase.name in text
 
 
+def test_a_model_from_scratch_is_explained_by_its_features(tmp_path):
+    recipe = Recipe.load(
+        REPOSITORY / "recipes" / "quickstart.yaml",
+        [
+            "base.architecture.family=qwen3",
+            "base.architecture.kv_heads=2",
+            "base.architecture.sliding_window=256",
+        ],
+    )
+    console = Console(file=io.StringIO(), width=400)
+    console.print(explain_recipe(recipe, tmp_path))
+    assert (
+        "trains a qwen3 model from scratch first (4 layers, hidden size 192, 4 heads of 48 with 2 for keys and values, "
+        "rotary positions, RMSNorm, QK norm, gated MLP of 512, sliding window of 256, own head)"
+    ) in console.file.getvalue()
+
+
+def test_adapters_are_explained_and_need_a_base_to_adapt(tmp_path):
+    lora = "train.lora={rank: 16, alpha: 32, targets: [q, v]}"
+    recipe = Recipe.load(REPOSITORY / "recipes" / "aurora-m-15b.yaml", [lora, "align.lora={rank: 8, alpha: 8}"])
+    console = Console(file=io.StringIO(), width=400)
+    console.print(explain_recipe(recipe, tmp_path))
+    assert "LoRA in training: rank 16, alpha 32, on q, v; merged on export." in console.file.getvalue()
+    assert "LoRA in safety tuning: rank 8, alpha 8, on all matrices of the layers" in console.file.getvalue()
+    with pytest.raises(RecipeError, match=r"train\.lora: adapts an existing model; give base\.path"):
+        Recipe.load(REPOSITORY / "recipes" / "quickstart.yaml", [lora])
+
+
 def test_the_papers_recipe_has_the_papers_figures():
     recipe = Recipe.load(REPOSITORY / "recipes" / "aurora-m-15b.yaml")
     cap, cat = recipe.train.phases

@@ -37,7 +37,14 @@ def test_small_models_take_the_step_at_once_and_large_ones_in_equal_parts():
     assert auto_micro_batch(config(512), 30, 512, CPU, torch.bfloat16) >= part
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt_bigcode"])
+def test_the_penalties_of_alibi_are_counted():
+    plain, alibi = (config(256, family=family, kv_heads=4) for family in ("gpt_bigcode", "bloom"))
+    assert auto_micro_batch(alibi, 64, 2048, CPU, torch.float32) < auto_micro_batch(plain, 64, 2048, CPU, torch.float32)
+
+
+@pytest.mark.parametrize(
+    "family", ["llama", "gpt_bigcode", "bloom", "starcoder2", "mistral", "qwen2", "qwen3", "olmo2"]
+)
 def test_the_parameter_estimate_is_close(family):
     wide = config(256, family=family, max_positions=64)
     assert estimated_parameters(wide) == pytest.approx(count_parameters(Decoder(wide)), rel=0.02)

@@ -3,13 +3,14 @@
 from typing import TYPE_CHECKING
 
 from ..workspace import lazy_exports
-from .config import ArchitectureConfig, BaseConfig, ModelConfig, RotaryScaling
+from .config import ArchitectureConfig, BaseConfig, LoraConfig, ModelConfig
 
 if TYPE_CHECKING:
     from .attention import KeyValueCache
     from .decoder import Decoder, count_parameters, resize_vocabulary
     from .fetch import fetch_base
     from .generation import generate
+    from .lora import add_adapters
     from .loss import IGNORED, chunked_loss
     from .weights import load_model, save_model
 
@@ -20,8 +21,9 @@ __all__ = [
     "BaseConfig",
     "Decoder",
     "KeyValueCache",
+    "LoraConfig",
     "ModelConfig",
-    "RotaryScaling",
+    "add_adapters",
     "chunked_loss",
     "count_parameters",
     "fetch_base",
@@ -37,6 +39,7 @@ __getattr__ = lazy_exports(
         "IGNORED": "loss",
         "Decoder": "decoder",
         "KeyValueCache": "attention",
+        "add_adapters": "lora",
         "chunked_loss": "loss",
         "count_parameters": "decoder",
         "fetch_base": "fetch",

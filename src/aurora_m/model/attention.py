@@ -1,6 +1,4 @@
-"""Causal self-attention inside documents: the mask, rotary positions, the key-value cache, the module."""
-
-import math
+"""Causal self-attention inside documents: the mask, the key-value cache, the module."""
 
 import torch
 import torch.nn.functional as F
@@ -8,53 +6,50 @@ from torch import Tensor, nn
 
 from .config import ModelConfig
 from .linear import Linear
+from .norms import query_key_norms
+from .positions import alibi_slopes, rotate
 
 
-def document_mask(query_documents: Tensor, key_documents: Tensor, start: int, dtype: torch.dtype) -> Tensor:
-    """An additive mask (B, 1, Q, K): 0 where a query may look, -inf where it may not.
+def attention_mask(
+    config: ModelConfig,
+    window: int | None,
+    query_length: int,
+    query_documents: Tensor | None,
+    key_documents: Tensor | None,
+    dtype: torch.dtype,
+    device: torch.device,
+    start: int = 0,
+) -> Tensor | None:
+    """What is added to the scores: -inf where a query may not look, and ALiBi's penalties. None: plain causal does.
 
-    A query at slot `start + i` sees the keys at slots up to its own that belong to the same document. It is built once
-    per forward pass and shared by all layers; additive, because a boolean one would be converted again in every layer.
+    A query at slot `start + i` sees the keys at slots up to its own that belong to the same document and lie within
+    its window. Documents stand in one piece, so that distances of slots are distances of positions. Built once per
+    forward pass and shared by all layers; additive, because a boolean mask would be converted again in every layer.
 
     Args:
-        query_documents: (B, Q) document number of each query.
-        key_documents: (B, K) document number of each key; K = start + Q.
+        window: how many tokens a query sees, itself included; None: all.
+        query_documents, key_documents: (B, Q) and (B, K) document numbers, K = start + Q; None: one document a row.
+
+    Returns:
+        (B or 1, heads or 1, Q, K); heads with ALiBi only.
     """
-    slots = torch.arange(key_documents.size(1), device=key_documents.device)
-    allowed = query_documents.unsqueeze(2) == key_documents.unsqueeze(1)
-    allowed &= slots[start:].unsqueeze(1) >= slots
-    mask = torch.zeros(allowed.shape, dtype=dtype, device=allowed.device)
+    slots = torch.arange(start + query_length, device=device)
+    if window is not None and start + query_length <= window:
+        window = None
+    alibi = config.positions == "alibi"
+    if query_documents is None and window is None and not alibi and (start == 0 or query_length == 1):
+        return None
+    distances = slots[start:].unsqueeze(1) - slots
+    allowed = (distances >= 0).unsqueeze(0)
+    if window is not None:
+        allowed = allowed & (distances < window)
+    if query_documents is not None and key_documents is not None:
+        allowed = allowed & (query_documents.unsqueeze(2) == key_documents.unsqueeze(1))
+    if alibi:
+        slopes = torch.tensor(alibi_slopes(config.heads), device=device).view(-1, 1, 1)
+        return (-slopes * distances).to(dtype).masked_fill(~allowed.unsqueeze(1), -torch.inf)
+    mask = torch.zeros(allowed.shape, dtype=dtype, device=device)
     return mask.masked_fill_(~allowed, -torch.inf).unsqueeze(1)
-
-
-def rotary_frequencies(config: ModelConfig, device: torch.device) -> Tensor:
-    """Radians per position of each rotated pair (head_size / 2,), float32; after RoFormer (Su et al. 2021).
-
-    With `rope_scaling` long wavelengths are stretched by `factor`, short ones kept, those between blended (Llama 3).
-    """
-    half = config.head_size // 2
-    exponents = torch.arange(half, dtype=torch.float32, device=device) / half
-    frequencies = 1.0 / config.rope_theta**exponents
-    scaling = config.rope_scaling
-    if scaling is None:
-        return frequencies
-    turns = scaling.original_max_positions * frequencies / (2 * math.pi)
-    kept = (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
-    kept = kept.clamp(0, 1)
-    return frequencies * (kept + (1 - kept) / scaling.factor)
-
-
-def rotary_table(config: ModelConfig, positions: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosines and sines for `positions` (L) or (B, L): each (L or B, L; 1, head_size / 2), float32."""
-    angles = positions.unsqueeze(-1).float() * rotary_frequencies(config, positions.device)
-    return angles.cos().unsqueeze(-2), angles.sin().unsqueeze(-2)
-
-
-def rotate(x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
-    """Rotates (B, L, heads, head_size) by position. Pair i is (i, i + head_size / 2), the order Hugging Face stores."""
-    cos, sin = (part.to(x.dtype) for part in table)
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
 
 
 class KeyValueCache:
@@ -85,10 +80,13 @@ class Attention(nn.Module):
         self.layer = layer
         self.heads, self.kv_heads, self.head_size = config.heads, config.kv_heads, config.head_size
         # Three projections, not one fused: each can be sharded by heads, and fusing gained nothing measurable on CPU.
-        self.q = Linear(config.hidden_size, self.heads * self.head_size, bias=config.biases)
-        self.k = Linear(config.hidden_size, self.kv_heads * self.head_size, bias=config.biases)
-        self.v = Linear(config.hidden_size, self.kv_heads * self.head_size, bias=config.biases)
-        self.out = Linear(self.heads * self.head_size, config.hidden_size, bias=config.biases)
+        queries, keys = self.heads * self.head_size, self.kv_heads * self.head_size
+        self.q = Linear(config.hidden_size, queries, bias=config.qkv_bias)
+        self.k = Linear(config.hidden_size, keys, bias=config.qkv_bias)
+        self.v = Linear(config.hidden_size, keys, bias=config.qkv_bias)
+        self.out = Linear(queries, config.hidden_size, bias=config.out_bias)
+        self.norm_full_width = config.qk_norm == "full"
+        self.q_norm, self.k_norm = query_key_norms(config)
 
     def forward(
         self,
@@ -99,9 +97,9 @@ class Attention(nn.Module):
     ) -> Tensor:
         """(B, L, hidden) to the same. Without a mask every query sees all earlier tokens of its row."""
         batch, length, _ = x.shape
-        queries = self.q(x).view(batch, length, self.heads, self.head_size)
-        keys = self.k(x).view(batch, length, self.kv_heads, self.head_size)
-        values = self.v(x).view(batch, length, self.kv_heads, self.head_size).transpose(1, 2)
+        queries = self._split_heads(self.q(x), self.q_norm)
+        keys = self._split_heads(self.k(x), self.k_norm)
+        values = self._split_heads(self.v(x), None).transpose(1, 2)
         if rotary is not None:
             queries, keys = rotate(queries, rotary), rotate(keys, rotary)
         queries, keys = queries.transpose(1, 2), keys.transpose(1, 2)
@@ -115,6 +113,13 @@ class Attention(nn.Module):
             is_causal=mask is None and length > 1,
         )
         return self.out(attended.transpose(1, 2).reshape(batch, length, -1))
+
+    def _split_heads(self, x: Tensor, norm: nn.Module | None) -> Tensor:
+        """(B, L, heads * D) to (B, L, heads, D), normalised where there is a norm."""
+        if norm is not None and self.norm_full_width:
+            x = norm(x)
+        x = x.unflatten(-1, (-1, self.head_size))
+        return x if norm is None or self.norm_full_width else norm(x)
 
     def _for_each_head(self, x: Tensor) -> Tensor:
         """(B, kv_heads, K, D) to (B, heads, K, D); a view where there is one key head.

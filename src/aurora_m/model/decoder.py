@@ -1,4 +1,4 @@
-"""The decoder: embeddings, pre-norm layers, final norm. What differs between families is data in ModelConfig."""
+"""The decoder: embeddings, layers, final norm. What differs between families is data in ModelConfig."""
 
 from collections.abc import Callable
 
@@ -7,9 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..workspace import AuroraError
-from .attention import Attention, KeyValueCache, document_mask, rotary_table
+from .attention import Attention, KeyValueCache, attention_mask
 from .config import ModelConfig
 from .linear import Linear, linear
+from .norms import stream_norm
+from .positions import rotary_table
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
@@ -20,20 +22,15 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 _INITIAL_STD = 0.02
 
 
-def _norm(config: ModelConfig) -> nn.Module:
-    kind = nn.LayerNorm if config.norm == "layernorm" else nn.RMSNorm
-    return kind(config.hidden_size, eps=config.norm_eps)
-
-
 class Mlp(nn.Module):
     """`down(act(up(x)))`, or `down(act(gate(x)) * up(x))` where gated."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.activation = _ACTIVATIONS[config.activation]
-        self.gate = Linear(config.hidden_size, config.ffn_size, bias=config.biases) if config.gated_mlp else None
-        self.up = Linear(config.hidden_size, config.ffn_size, bias=config.biases)
-        self.down = Linear(config.ffn_size, config.hidden_size, bias=config.biases)
+        self.gate = Linear(config.hidden_size, config.ffn_size, bias=config.mlp_bias) if config.gated_mlp else None
+        self.up = Linear(config.hidden_size, config.ffn_size, bias=config.mlp_bias)
+        self.down = Linear(config.ffn_size, config.hidden_size, bias=config.mlp_bias)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.gate is None:
@@ -42,18 +39,28 @@ class Mlp(nn.Module):
 
 
 class Layer(nn.Module):
-    """One pre-norm transformer layer."""
+    """One transformer layer: attention and MLP, each added to the stream, each with its norm before or after it."""
 
     def __init__(self, config: ModelConfig, index: int) -> None:
         super().__init__()
-        self.attention_norm = _norm(config)
+        self.window = config.window(index)
+        self.norm_after = config.norm_place == "after"
+        self.attention_norm = stream_norm(config)
         self.attention = Attention(config, index)
-        self.mlp_norm = _norm(config)
+        self.mlp_norm = stream_norm(config)
         self.mlp = Mlp(config)
 
     def forward(
-        self, x: Tensor, rotary: tuple[Tensor, Tensor] | None, mask: Tensor | None, cache: KeyValueCache | None
+        self,
+        x: Tensor,
+        rotary: tuple[Tensor, Tensor] | None,
+        masks: dict[int | None, Tensor | None],
+        cache: KeyValueCache | None,
     ) -> Tensor:
+        mask = masks[self.window]
+        if self.norm_after:
+            x = x + self.attention_norm(self.attention(x, rotary, mask, cache))
+            return x + self.mlp_norm(self.mlp(x))
         x = x + self.attention(self.attention_norm(x), rotary, mask, cache)
         return x + self.mlp(self.mlp_norm(x))
 
@@ -70,8 +77,9 @@ class Decoder(nn.Module):
         self.embed_tokens = nn.Embedding(config.embedding_rows, config.hidden_size)
         learned = config.positions == "learned"
         self.embed_positions = nn.Embedding(config.max_positions, config.hidden_size) if learned else None
+        self.embed_norm = stream_norm(config) if config.embedding_norm else None
         self.layers = nn.ModuleList(Layer(config, index) for index in range(config.layers))
-        self.final_norm = _norm(config)
+        self.final_norm = stream_norm(config)
         self.head = None if config.tied_embeddings else Linear(config.hidden_size, config.embedding_rows, bias=False)
 
     def forward(
@@ -101,14 +109,14 @@ class Decoder(nn.Module):
                 )
             positions = torch.arange(start, start + length, device=input_ids.device)
         hidden = self.embed_tokens(input_ids)
-        rotary = None
         if self.embed_positions is not None:
             hidden = hidden + self.embed_positions(positions)
-        else:
-            rotary = rotary_table(self.config, positions)
-        mask = _attention_mask(document_ids, length, cache, _compute_dtype(hidden))
+        if self.embed_norm is not None:
+            hidden = self.embed_norm(hidden)
+        rotary = rotary_table(self.config, positions) if self.config.positions == "rotary" else None
+        masks = attention_masks(self.config, hidden, positions.size(-1), document_ids, cache)
         for layer in self.layers:
-            hidden = layer(hidden, rotary, mask, cache)
+            hidden = layer(hidden, rotary, masks, cache)
         if cache is not None:
             cache.length += length
         return self.final_norm(hidden)
@@ -148,25 +156,37 @@ def _compute_dtype(x: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
-def _attention_mask(
-    document_ids: Tensor | None, length: int, cache: KeyValueCache | None, dtype: torch.dtype
-) -> Tensor | None:
-    """The mask of one forward pass; None where plain causal attention says the same."""
-    if cache is None:
-        return None if document_ids is None else document_mask(document_ids, document_ids, 0, dtype)
-    end = cache.length + length
-    if document_ids is not None:
-        cache.documents[:, cache.length : end] = document_ids
-    elif cache.length == 0 or length == 1:
-        return None
-    return document_mask(cache.documents[:, cache.length : end], cache.documents[:, :end], cache.length, dtype)
+def attention_masks(
+    config: ModelConfig, hidden: Tensor, length: int, document_ids: Tensor | None, cache: KeyValueCache | None
+) -> dict[int | None, Tensor | None]:
+    """The masks of one forward pass, by a layer's window; None where plain causal attention says the same.
+
+    Args:
+        hidden: what goes into the first layer; only its dtype and device matter.
+        length: L, the tokens of a row; `hidden` may be of a part of them, where a sequence lies on several devices.
+        cache: notes `document_ids` as those of its next tokens.
+    """
+    start = cache.length if cache is not None else 0
+    queries = keys = document_ids
+    if cache is not None:
+        if document_ids is not None:
+            cache.documents[:, start : start + length] = document_ids
+        if document_ids is not None or (start > 0 and length > 1):
+            queries = cache.documents[:, start : start + length]
+            keys = cache.documents[:, : start + length]
+    dtype = _compute_dtype(hidden)
+    windows = dict.fromkeys(config.window(layer) for layer in range(config.layers))
+    return {
+        window: attention_mask(config, window, length, queries, keys, dtype, hidden.device, start) for window in windows
+    }
 
 
 def count_parameters(model: Decoder) -> int:
-    """Weights of the model; tied ones once, vocabulary padding left out."""
+    """Weights of the model; tied ones once, vocabulary padding left out, and adapters, which are merged into others."""
     config = model.config
     padding = (config.embedding_rows - config.vocab_size) * config.hidden_size
-    return sum(parameter.numel() for parameter in model.parameters()) - padding * (1 if config.tied_embeddings else 2)
+    counts = (parameter.numel() for name, parameter in model.named_parameters() if ".lora_" not in name)
+    return sum(counts) - padding * (1 if config.tied_embeddings else 2)
 
 
 @torch.no_grad()

@@ -10,15 +10,22 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.distributed.tensor import DTensor
+from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
 from ..workspace import AuroraError, DataError, write_json
+from .config import ModelConfig
 from .decoder import Decoder
-from .families import TensorMap, config_from_hf, config_to_hf, is_inert_tensor, tensor_maps
+from .families import TensorMap, checkpoint_names, is_inert_tensor, tensor_maps
+from .hf_config import config_from_hf, config_to_hf
+from .lora import AdaptedLinear, adapted_layers
 
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
 _FLOAT_TYPES = ("F16", "BF16", "F32", "F64")
 _LISTED = 8
+_COMPARED_ROWS = 1024
+_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 # What a tokenizer's folder may hold; nothing else is copied into a model's folder.
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -39,26 +46,44 @@ def load_model(folder: Path, dtype: torch.dtype = torch.float32, device: torch.d
         DataError: the folder lacks a file or holds a damaged one; the config asks for what is not implemented; tensors
             are missing, unexpected, of another shape, or not of a floating type. Every such tensor is named.
     """
-    config = config_from_hf(_read_json(folder / "config.json"), str(folder / "config.json"))
-    files = _tensor_files(folder)
-    headers = _read_headers(folder, files)
     with torch.device("meta"):
-        model = Decoder(config)
-    maps = tensor_maps(config)
-    _account(folder, model, maps, headers)
+        model = Decoder(read_config(folder))
     model = model.to(dtype).to_empty(device=device)
+    load_weights(model, folder)
+    return model
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """The configuration of the model in a folder; raises DataError as `load_model` does."""
+    return config_from_hf(_read_json(folder / "config.json"), str(folder / "config.json"))
+
+
+@torch.no_grad()
+def load_weights(model: Decoder, folder: Path) -> None:
+    """Fills a model's parameters from a folder's safetensors, one tensor at a time.
+
+    Beyond the parameters it takes the memory of the largest tensor. Parameters may be sharded (DTensor): each process
+    then reads the files and keeps its part, so that no process ever holds the whole model.
+
+    Raises:
+        DataError: as `load_model` does; where the tensors do not fit, nothing was filled.
+    """
+    headers = _read_headers(folder, _tensor_files(folder))
+    maps = tensor_maps(model.config)
+    names = checkpoint_names(model.config, [name for file in headers.values() for name in file])
+    _account(folder, model, maps, {names[name]: header for file in headers.values() for name, header in file.items()})
     parameters = dict(model.named_parameters())
     by_name = {tensor_map.name: tensor_map for tensor_map in maps}
-    for name, tensor in _stream(folder, headers):
+    for stored, tensor in _stream(folder, headers):
+        name = names[stored]
         if name in by_name:
             _fill(by_name[name], tensor, parameters)
-        elif not is_inert_tensor(name) and not torch.equal(tensor.to(dtype), model.head_weight.detach().cpu()):
+        elif not is_inert_tensor(name) and not _equals_embedding(tensor, model.head_weight):
             # Only a head beside a tied embedding comes here, and after the embedding: `_stream` sees to it.
             raise DataError(
                 f"{folder}: config.json ties the embeddings, but {name} differs from the embedding; "
                 f"set tie_word_embeddings to false there"
             )
-    return model
 
 
 def save_model(
@@ -72,31 +97,37 @@ def save_model(
 ) -> None:
     """Writes config.json, generation_config.json, safetensors and the tokenizer's files into `folder`.
 
-    The vocabulary is unpadded. Tensors are written shard by shard, so no more than one shard is held twice. Give a
-    temporary folder (`atomic_folder`) where a half-written one must not be seen.
+    The vocabulary is unpadded, adapters are merged. Tensors are written shard by shard, so no more than one shard is
+    held twice, and then read back and compared bit by bit with the model. Give a temporary folder (`atomic_folder`)
+    where a half-written one must not be seen.
 
     Args:
         eod_id: the token that begins and ends documents; stands as bos and eos in config.json.
         dtype: what to store; None keeps the model's.
         max_shard_bytes: size above which the weights go into several files with an index.
+
+    Raises:
+        AuroraError: the disk is full; the family cannot express the model; what was read back is not the model.
     """
+    parameters, adapted = dict(model.named_parameters()), adapted_layers(model)
+    dtype = dtype or parameters["embed_tokens.weight"].dtype
+    config = config_to_hf(model.config, dtype, eod_id)
     folder.mkdir(parents=True, exist_ok=True)
     for stale in folder.glob("model*.safetensors*"):
         stale.unlink()
-    parameters = dict(model.named_parameters())
-    dtype = dtype or parameters["embed_tokens.weight"].dtype
     shards = _plan_shards(model, parameters, dtype, max_shard_bytes)
     placed: dict[str, str] = {}
     total_bytes = 0
     for number, shard in enumerate(shards, start=1):
         name = _SINGLE if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors"
-        tensors = {tensor_map.name: _export(tensor_map, model, parameters, dtype) for tensor_map in shard}
+        tensors = {tensor_map.name: _export(tensor_map, model, parameters, adapted, dtype) for tensor_map in shard}
         placed |= dict.fromkeys(tensors, name)
         total_bytes += sum(tensor.nbytes for tensor in tensors.values())
         _write_safetensors(tensors, folder / name)
+        _compare(tensors, folder / name)
     if len(shards) > 1:
         write_json(folder / _INDEX, {"metadata": {"total_size": total_bytes}, "weight_map": placed})
-    write_json(folder / "config.json", config_to_hf(model.config, dtype, eod_id))
+    write_json(folder / "config.json", config)
     if eod_id is not None:
         generation = {"_from_model_config": True, "bos_token_id": eod_id, "eos_token_id": eod_id}
         write_json(folder / "generation_config.json", generation)
@@ -178,9 +209,8 @@ def _read_headers(folder: Path, files: list[str]) -> dict[str, dict[str, tuple[l
     return headers
 
 
-def _account(folder: Path, model: Decoder, maps: list[TensorMap], headers: dict) -> None:
-    """Refuses a checkpoint whose tensors are not exactly those of the model."""
-    found = {name: header for file in headers.values() for name, header in file.items()}
+def _account(folder: Path, model: Decoder, maps: list[TensorMap], found: dict[str, tuple[list[int], str]]) -> None:
+    """Refuses a checkpoint whose tensors (shape and dtype by name) are not exactly those of the model."""
     shapes = {name: list(parameter.shape) for name, parameter in model.named_parameters()}
     expected: dict[str, list[int]] = {}
     for tensor_map in maps:
@@ -214,24 +244,70 @@ def _stream(folder: Path, headers: dict[str, dict[str, tuple[list[int], str]]]) 
     """Tensors one at a time; a head comes last, so that a tied one can be compared with the embedding."""
     for last in (False, True):
         for file_name, names in headers.items():
-            wanted = [name for name in names if (name == "lm_head.weight") == last]
-            if not wanted:
-                continue
-            with safe_open(folder / file_name, framework="pt") as file:
-                for name in wanted:
-                    yield name, file.get_tensor(name)
+            for name in names:
+                if (name == "lm_head.weight") == last:
+                    # Opened anew for each: a file's pages count as this process's memory for as long as it is mapped.
+                    with safe_open(folder / file_name, framework="pt") as file:
+                        yield name, file.get_tensor(name)
 
 
-@torch.no_grad()
 def _fill(tensor_map: TensorMap, tensor: Tensor, parameters: dict[str, torch.nn.Parameter]) -> None:
+    """Copies a checkpoint's tensor into our parameters, converting on the way; makes no other copy of it."""
     targets = [parameters[part] for part in tensor_map.parts]
     for target, part in zip(targets, tensor_map.split(tensor, [len(target) for target in targets]), strict=True):
-        target.copy_(part)
+        if isinstance(target, DTensor):
+            shape, offset = compute_local_shape_and_global_offset(target.shape, target.device_mesh, target.placements)
+            picked = tuple(slice(start, start + size) for start, size in zip(offset, shape, strict=True))
+            target.to_local().copy_(part.flatten(0, 1)[picked])
+        else:
+            tensor_map.grouped(target).copy_(part)
 
 
-def _export(tensor_map: TensorMap, model: Decoder, parameters: dict, dtype: torch.dtype) -> Tensor:
+def _equals_embedding(tensor: Tensor, embedding: Tensor) -> bool:
+    """Whether a stored head equals the embedding; compared in pieces, for there may be no room for another copy."""
+    if isinstance(embedding, DTensor):
+        embedding = embedding.full_tensor()
+    pairs = zip(tensor.split(_COMPARED_ROWS), embedding.split(_COMPARED_ROWS), strict=True)
+    return all(torch.equal(theirs.to(ours.dtype), ours.detach().cpu()) for theirs, ours in pairs)
+
+
+def _compare(tensors: dict[str, Tensor], path: Path) -> None:
+    """Reads a file back.
+
+    Raises:
+        AuroraError: it does not hold these tensors, bit by bit; the file is deleted.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            differing = [name for name, tensor in tensors.items() if not _same_bits(file.get_tensor(name), tensor)]
+    except (SafetensorError, OSError, ValueError) as error:
+        differing = [f"all of them ({error})"]
+    if differing:
+        path.unlink(missing_ok=True)
+        raise AuroraError(
+            f"{path} was written but reads back otherwise than the model: {_some(differing)}; "
+            f"the export is refused, check the disk and memory of this machine and try again"
+        )
+
+
+def _same_bits(one: Tensor, other: Tensor) -> bool:
+    if one.dtype != other.dtype or one.shape != other.shape:
+        return False
+    bits = _BITS[one.dtype.itemsize]
+    return torch.equal(one.view(bits), other.view(bits))
+
+
+def _export(
+    tensor_map: TensorMap,
+    model: Decoder,
+    parameters: dict[str, torch.nn.Parameter],
+    adapted: dict[str, AdaptedLinear],
+    dtype: torch.dtype,
+) -> Tensor:
     """One tensor of the checkpoint on the CPU, contiguous, sharing memory with nothing (save_file refuses that)."""
-    parts = [parameters[part].detach() for part in tensor_map.parts]
+    parts = [
+        adapted[part].merged_weight() if part in adapted else parameters[part].detach() for part in tensor_map.parts
+    ]
     if tensor_map.parts[0] in ("embed_tokens.weight", "head.weight"):
         parts = [parts[0][: model.config.vocab_size]]
     return tensor_map.join(parts).to(device="cpu", dtype=dtype).contiguous()

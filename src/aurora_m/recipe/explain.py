@@ -7,6 +7,7 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
+from ..model import ModelConfig
 from ..workspace import format_count, read_json
 from .recipe import Recipe
 
@@ -36,17 +37,39 @@ def tokens_by_phase(recipe: Recipe) -> dict[str, dict[str, float]]:
 
 def _headline(recipe: Recipe) -> str:
     base = recipe.base
-    if base.path:
-        start = f"continues {base.path}"
-    else:
-        start = f"trains a {base.architecture.family} model from scratch first" if base.architecture else ""
+    start = f"continues {base.path}"
+    if base.architecture:
+        features = _features(base.architecture.model_config_for(vocab_size=1))
+        start = f"trains a {base.architecture.family} model from scratch first ({features})"
     total = format_count(sum(phase.tokens for phase in recipe.train.phases))
     lines = [
         f"[bold]{escape(recipe.name)}[/bold]: {escape(start)}; {total} tokens in {len(recipe.train.phases)} phases"
     ]
+    for stage, lora in (("training", recipe.train.lora), ("safety tuning", recipe.align.lora)):
+        if lora:
+            targets = ", ".join(lora.targets or ["all matrices of the layers"])
+            lines.append(f"LoRA in {stage}: rank {lora.rank}, alpha {lora.alpha:g}, on {targets}; merged on export.")
     if recipe.description:
         lines.append(escape(recipe.description.strip()))
     return "\n".join(lines) + "\n"
+
+
+def _features(model: ModelConfig) -> str:
+    """What the model is made of, in words."""
+    heads = f"{model.heads} heads of {model.head_size}"
+    if model.kv_heads != model.heads:
+        heads += f" with {model.kv_heads} for keys and values"
+    words = [f"{model.layers} layers", f"hidden size {model.hidden_size}", heads]
+    words.append({"alibi": "ALiBi"}.get(model.positions, f"{model.positions} positions"))
+    words.append({"layernorm": "LayerNorm", "rmsnorm": "RMSNorm"}[model.norm])
+    if model.norm_place == "after":
+        words[-1] += " after the sublayers"
+    if model.qk_norm:
+        words.append("QK norm")
+    words.append(f"{'gated' if model.gated_mlp else 'plain'} MLP of {model.ffn_size}")
+    if model.sliding_window:
+        words.append(f"sliding window of {model.sliding_window}")
+    return ", ".join([*words, f"{'tied' if model.tied_embeddings else 'own'} head"])
 
 
 def _domain_table(recipe: Recipe) -> Table:

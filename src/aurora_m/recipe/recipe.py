@@ -58,6 +58,8 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _rooms_fit_together(self) -> "Recipe":
         complaints = [*self._language_complaints(), *self._domain_complaints(), *self._tokenizer_complaints()]
+        if self.train.lora and self.base.architecture:
+            complaints.append("train.lora: adapts an existing model; give base.path, or leave lora out")
         if complaints:
             raise ValueError("; ".join(complaints))
         return self

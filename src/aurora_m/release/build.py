@@ -19,6 +19,8 @@ from .verify import Verification, verify_model
 from .wording import without_secrets
 
 _MODEL_FILES = ("config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json")
+# By family: GPT-2's key, Llama's, BLOOM's.
+_POSITION_KEYS = ("n_positions", "max_position_embeddings", "seq_length")
 _TOKENIZER_FILES = ("*.json", "*.txt", "*.model", "*.jinja")
 
 
@@ -97,7 +99,7 @@ def copy_model(original: Path, tokenizer: Path, out: Path, tuned: bool) -> None:
 
         template = chat_template(INSTRUCTION_TEMPLATE)
     config = read_json(out / "config.json")
-    positions = config.get("n_positions") or config.get("max_position_embeddings")
+    positions = next((config[key] for key in _POSITION_KEYS if config.get(key)), None)
     complete_tokenizer(out, load_tokenizer(out).eod, positions, template)
 
 

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import torch
 from pydantic import ValidationError
 
-from ..model import Decoder, count_parameters, load_model, save_model
+from ..model import Decoder, add_adapters, count_parameters, load_model, save_model
 from ..tokens import DomainTokens, TrainBatches, load_tokenizer
 from ..training import (
     CheckpointConfig,
@@ -90,7 +90,10 @@ def align(
     torch.manual_seed(seed)
     device = pick_device()
     dtype = resolve_precision(precision, device)
-    model = load_model(source).to(device)
+    model = load_model(source)
+    if config.lora:
+        add_adapters(model, config.lora, seed, dtype)
+    model = model.to(device)
     _check_positions(model, phase.sequence_length)
     optimizer = OptimizerConfig.model_validate({})
     state = TrainingState(model, build_optimizer(model, optimizer), batches)
@@ -105,6 +108,7 @@ def align(
         "optimizer": optimizer.model_dump(mode="json"),
         "seed": seed,
         "dtype": str(dtype),
+        **({"lora": config.lora.model_dump(mode="json")} if config.lora else {}),
     }
     chain = [(PHASE, fingerprint(start))]
     set_aside(out, chain, progress)

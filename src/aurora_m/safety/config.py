@@ -4,6 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from ..model import LoraConfig
 from ..training import LearningRate
 from ..workspace import Count, Section, Share
 
@@ -33,7 +34,7 @@ class AlignConfig(Section):
 
     The rows shipped with the package are always used; `data` names more JSON-lines files of the same form. `review`
     says which rows may be trained on: `any` takes unreviewed ones too, `approved` only those a person has approved;
-    rejected rows are never used.
+    rejected rows are never used. With `lora` only adapters are tuned, and merged into the tuned model.
     """
 
     enabled: bool = True
@@ -48,6 +49,7 @@ class AlignConfig(Section):
     data: list[str] = []
     review: Literal["any", "approved"] = "any"
     replay: ReplayConfig | None = None
+    lora: LoraConfig | None = None
 
     @model_validator(mode="after")
     def _lr_stands_alone(self) -> Self:

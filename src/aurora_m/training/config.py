@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
+from aurora_m.model import LoraConfig
 from aurora_m.tokens import FimConfig
 from aurora_m.workspace import Count, RecipeError, Section, Share, parse_count
 
@@ -180,6 +181,7 @@ class TrainConfig(Section):
     compile: bool = False
     micro_batch: PositiveInt | None = None
     fim: FimConfig | None = None
+    lora: LoraConfig | None = None
     threads: PositiveInt | None = None
     parallel: ParallelConfig = ParallelConfig()
 

@@ -68,6 +68,9 @@ def auto_micro_batch(
     size = 2 if dtype == torch.bfloat16 else 4
     ffn_tensors = 4 if config.gated_mlp else 3
     per_token = config.layers * size * (10 * config.hidden_size + ffn_tensors * config.ffn_size)
+    if config.positions == "alibi":
+        # Its penalties are a number for each head and pair of tokens, shared by all layers; float32 while made.
+        per_token += (size + 4) * config.heads * sequence_length
     if device.type == "cuda":
         states = 16 * estimated_parameters(config)  # float32 weight, gradient and two moments
         budget = max(0, torch.cuda.get_device_properties(device).total_memory - states) * _CUDA_ACTIVATION_SHARE

@@ -53,8 +53,12 @@ def take_step(optimizer: torch.optim.Optimizer, bad: Tensor) -> None:
 
 
 def state_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Model and optimizer as one flat dict of live tensors, named by parameter; loading into them loads both."""
-    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    """Model and optimizer as one flat dict of live tensors, named by parameter; loading into them loads both.
+
+    Frozen parameters stay out: beside adapters, the base they belong to is read from its own files.
+    """
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items() if name not in frozen}
     for name, parameter in model.named_parameters():
         for key, tensor in optimizer.state[parameter].items() if parameter in optimizer.state else ():
             tensors[f"optimizer.{name}.{key}"] = tensor

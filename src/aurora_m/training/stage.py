@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from aurora_m.model import BaseConfig, Decoder, count_parameters, load_model
+from aurora_m.model import BaseConfig, Decoder, add_adapters, count_parameters, load_model
 from aurora_m.tokens import DomainTokens, TrainBatches, check_shares
 from aurora_m.workspace import DataError, Progress, RecipeError, format_count, read_json, write_json
 
@@ -79,6 +79,12 @@ def _train(
     dtype = resolve_precision(config.precision, device)
     whole = build_model(config, base, base_folder, facts["tokenizer"]["vocab_size"], seed)
     parameters = count_parameters(whole)
+    if config.lora:
+        if ranks.mesh is not None:
+            raise RecipeError(
+                "train.lora trains on one device, and train.parallel asks for more; leave one of them out"
+            )
+        add_adapters(whole, config.lora, seed, dtype)
     model = place_model(whole, config, device, ranks)
     batches = open_batches(config, tokens, facts, seed)
     guardian = Guardian(config.guardian, device)
@@ -217,9 +223,14 @@ def build_model(config: TrainConfig, base: BaseConfig, base_folder: Path | None,
     """The model training starts from, float32 on the CPU.
 
     Raises:
-        RecipeError: it has fewer tokens than the tokenizer, or fewer positions than a phase's sequences.
+        RecipeError: it has fewer tokens than the tokenizer, or fewer positions than a phase's sequences; adapters are
+            asked for on a model from scratch.
         DataError: the base's files are damaged.
     """
+    if config.lora and not base.path:
+        raise RecipeError(
+            "train.lora adapts an existing model: give base.path, or leave lora out to train from scratch"
+        )
     if base_folder:
         model = load_model(base_folder)
     elif base.architecture:
@@ -262,6 +273,7 @@ def _start(config: TrainConfig, base: BaseConfig, base_folder: Path | None, toke
         "fim": config.fim and config.fim.model_dump(mode="json"),
         "precision": config.precision,
         "heldout_tokens": config.ledger.heldout_tokens,
+        **({"lora": config.lora.model_dump(mode="json")} if config.lora else {}),
     }
 
 
