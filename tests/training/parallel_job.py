@@ -34,10 +34,7 @@ def main() -> None:
 
 def start(job: dict[str, Any]) -> list[int]:
     """Forks the ranks of a job; each goes through its runs and ends."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    children = []
+    port, children = find_port(), []
     for rank in range(job["processes"]):
         child = os.fork()
         if child == 0:
@@ -45,6 +42,12 @@ def start(job: dict[str, Any]) -> list[int]:
             os._exit(run_all(job["runs"], rank))
         children.append(child)
     return children
+
+
+def find_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
 
 
 def set_rank(rank: int, processes: int, port: int) -> None:

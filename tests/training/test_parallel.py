@@ -77,14 +77,19 @@ def run_jobs(folder: Path, jobs: list[dict]) -> list[list[int]]:
     for job in jobs:
         for run in job["runs"]:
             Path(run["out"]).mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-W", "ignore", "-m", "tests.training.parallel_job", str(path)]
+    return [json.loads(line) for line in run_module("parallel_job", path).splitlines() if line.startswith("[")]
+
+
+def run_module(name: str, path: Path) -> str:
+    """Runs a module of these tests in an interpreter of its own, whose processes all end with it."""
+    command = [sys.executable, "-W", "ignore", "-m", f"tests.training.{name}", str(path)]
     process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, start_new_session=True)
     try:
         out, _ = process.communicate(timeout=240)
     finally:
         stop_group(process.pid)
     assert process.returncode == 0
-    return [json.loads(line) for line in out.splitlines() if line.startswith("[")]
+    return out
 
 
 def stop_group(leader: int) -> None:
@@ -164,6 +169,13 @@ def test_only_the_main_rank_writes_a_row_per_step(runs):
     for name in LAYOUTS:
         assert [row["step"] for row in steps(runs / name)] == list(range(1, 7)), name
         assert not list((runs / name).glob("error-*"))
+
+
+def test_gradients_of_every_family_are_those_of_one_process(tmp_path):
+    run_module("parallel_families", tmp_path / "found.json")
+    found = read_json(tmp_path / "found.json")
+    assert len(found) == 30
+    assert {name: value for name, value in found.items() if not value < 1e-5} == {}
 
 
 # ---- checkpoints

@@ -114,7 +114,7 @@ class Decoder(nn.Module):
         if self.embed_norm is not None:
             hidden = self.embed_norm(hidden)
         rotary = rotary_table(self.config, positions) if self.config.positions == "rotary" else None
-        masks = attention_masks(self.config, hidden, document_ids, cache)
+        masks = attention_masks(self.config, hidden, positions.size(-1), document_ids, cache)
         for layer in self.layers:
             hidden = layer(hidden, rotary, masks, cache)
         if cache is not None:
@@ -157,15 +157,16 @@ def _compute_dtype(x: Tensor) -> torch.dtype:
 
 
 def attention_masks(
-    config: ModelConfig, hidden: Tensor, document_ids: Tensor | None, cache: KeyValueCache | None
+    config: ModelConfig, hidden: Tensor, length: int, document_ids: Tensor | None, cache: KeyValueCache | None
 ) -> dict[int | None, Tensor | None]:
     """The masks of one forward pass, by a layer's window; None where plain causal attention says the same.
 
     Args:
-        hidden: (B, L, hidden) what goes into the first layer; only its shape, dtype and device matter.
+        hidden: what goes into the first layer; only its dtype and device matter.
+        length: L, the tokens of a row; `hidden` may be of a part of them, where a sequence lies on several devices.
         cache: notes `document_ids` as those of its next tokens.
     """
-    length, start = hidden.size(1), cache.length if cache is not None else 0
+    start = cache.length if cache is not None else 0
     queries = keys = document_ids
     if cache is not None:
         if document_ids is not None:

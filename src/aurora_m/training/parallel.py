@@ -183,6 +183,7 @@ def _split_tensors(model: Decoder, mesh: DeviceMesh, config: ParallelConfig) -> 
     plan: dict[str, ParallelStyle] = {
         "embed_tokens": RowwiseParallel(input_layouts=Replicate(), output_layouts=between) if embeds else _SplitRows(),
         "embed_positions": RowwiseParallel(input_layouts=Replicate(), output_layouts=between),
+        "embed_norm": _Norm(between),
         "head": ColwiseParallel(),
         "final_norm": _Norm(between, local_output=config.pipeline > 1),  # what the loss gathers
     }
@@ -194,16 +195,20 @@ def _split_tensors(model: Decoder, mesh: DeviceMesh, config: ParallelConfig) -> 
         plan = {
             "attention_norm": _Norm(between),
             "mlp_norm": _Norm(between),
-            "attention": _WholeInput(between),
+            "attention": _AttentionInput(between, attention.heads),
             "attention.q": ColwiseParallel(),
             "attention.k": key_value,
             "attention.v": key_value,
+            "attention.q_norm": _HeadNorm(attention.norm_full_width),
+            "attention.k_norm": _HeadNorm(attention.norm_full_width),
             "attention.out": RowwiseParallel(output_layouts=between),
             "mlp": _WholeInput(between),
             "mlp.gate": ColwiseParallel(),
             "mlp.up": ColwiseParallel(),
             "mlp.down": RowwiseParallel(output_layouts=between),
         }
+        if shared and attention.norm_full_width and attention.k_norm is not None:
+            plan |= {"attention.k": _Whole(), "attention.k_norm": key_value}  # normed first, taken apart then
         _apply(layer, mesh, plan)
         attention.heads //= mesh.size()
         attention.kv_heads = len(key_value.local_heads(mesh)) if shared else attention.kv_heads // mesh.size()
@@ -260,6 +265,58 @@ class _WholeInput(ParallelStyle):
             return (sharded.redistribute(placements=[Replicate()]), *inputs[1:])
 
         module.register_forward_pre_hook(gather)
+        return module
+
+
+class _AttentionInput(_WholeInput):
+    """Attention sees all tokens, and of penalties that differ by head (ALiBi) those of its own heads."""
+
+    def __init__(self, layout: Placement, heads: int) -> None:
+        super().__init__(layout)
+        self.heads = heads
+
+    def _apply(self, module: nn.Module, device_mesh: DeviceMesh) -> nn.Module:
+        super()._apply(module, device_mesh)
+        local, place = self.heads // device_mesh.size(), device_mesh.get_local_rank()
+
+        def take(_: nn.Module, inputs: tuple) -> tuple:
+            x, rotary, mask, *rest = inputs
+            if mask is not None and mask.size(1) > 1:
+                mask = mask[:, place * local : (place + 1) * local]
+            return (x, rotary, mask, *rest)
+
+        module.register_forward_pre_hook(take)
+        return module
+
+
+class _HeadNorm(ParallelStyle):
+    """A norm of queries or keys: of each head by itself, or of all heads of a token together, which are gathered."""
+
+    def __init__(self, full_width: bool) -> None:
+        super().__init__()
+        self.full_width = full_width
+
+    def _apply(self, module: nn.Module, device_mesh: DeviceMesh) -> nn.Module:
+        _distribute_parameters(module, device_mesh, Replicate(), self.src_data_rank)
+        layout = Shard(2)  # (B, L, heads * D) or (B, L, heads, D)
+
+        def enter(_: nn.Module, inputs: tuple) -> tuple:
+            own = DTensor.from_local(inputs[0], device_mesh, [layout], run_check=False)
+            return (own.redistribute(placements=[Replicate()]) if self.full_width else own,)
+
+        def leave(_: nn.Module, inputs: tuple, output: DTensor) -> Tensor:
+            return output.redistribute(placements=[layout]).to_local()
+
+        module.register_forward_pre_hook(enter)
+        module.register_forward_hook(leave)
+        return module
+
+
+class _Whole(ParallelStyle):
+    """Every rank computes the same from the same."""
+
+    def _apply(self, module: nn.Module, device_mesh: DeviceMesh) -> nn.Module:
+        _distribute_parameters(module, device_mesh, Replicate(), self.src_data_rank)
         return module
 
 
