@@ -4,6 +4,7 @@ import errno
 import shlex
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -69,10 +70,11 @@ def _run(
 ) -> None:
     """Runs a recipe, or one stage of it, and tells where the report is."""
     from .pipeline import run as run_recipe
+    from .training import is_main_process
     from .workspace import Progress
 
     folder = run_recipe(recipe, runs=runs, from_stage=from_stage, only=only, dry_run=dry_run, progress=Progress(quiet))
-    if not dry_run:
+    if not dry_run and is_main_process():
         typer.echo(f"report: {folder / 'report' / 'index.html'}")
 
 
@@ -303,10 +305,16 @@ def main() -> None:
         _say(f"the disk is full ({error.filename or Path.cwd()}); free some space and give the same command again")
         sys.exit(1)
     except Exception as error:
+        from .training import is_main_process
         from .workspace import AuroraError
 
         if not isinstance(error, AuroraError):
             raise
+        if not is_main_process():
+            # What ends one process of a torchrun job ends all, and the main one says so; torchrun stops it as soon as
+            # another has failed, so it speaks first.
+            time.sleep(2)
+            sys.exit(error.exit_code)
         _say(str(error), error.exit_code)
         if error.exit_code == 0:
             _say(f"resume: aurora-m {shlex.join(sys.argv[1:])}", 0)

@@ -39,9 +39,11 @@ FOLDERS = {
 }
 # train and align resume inside their folder; the others write a new folder that takes the old one's place at the end.
 _LASTING = ("train", "align")
+# What all processes of a torchrun job do together; the rest is done by one.
+_SHARED = ("train",)
 # Settings of where and how the work is done; the result does not depend on them.
 _WHERE = frozenset(
-    ["threads", "memory", "engine", "ray_address", "partition_bytes", "keep_scored", "shuffle_memory_bytes"]
+    ["threads", "memory", "engine", "ray_address", "partition_bytes", "keep_scored", "shuffle_memory_bytes", "parallel"]
 )
 
 
@@ -91,6 +93,27 @@ def run(
         for plan in plan_stages(recipe, folder, from_stage=from_stage, only=only):
             progress.say(f"{plan.stage:<9} {plan.action:<8} {plan.reason}")
         return folder
+    if training.world_size() > 1:
+        with training.open_crew() as crew:
+            if training.is_main_process():
+                _run_stages(recipe, folder, from_stage, only, progress, crew.call)
+            else:
+                stages = {stage.name: stage for stage in _stages(recipe, folder)}
+                crew.follow(lambda name: stages[name].work(folder / FOLDERS[name], Progress(quiet=True)))
+    else:
+        _run_stages(recipe, folder, from_stage, only, progress, lambda stage: None)
+    return folder
+
+
+def _run_stages(
+    recipe: Recipe,
+    folder: Path,
+    from_stage: str | None,
+    only: str | None,
+    progress: Progress,
+    call: Callable[[str], None],
+) -> None:
+    """The stages in order, in one process; `call` brings in the others of a torchrun job."""
     with lock_run(folder):
         write_json(folder / "recipe.json", recipe.model_dump(mode="json"))
         write_text(folder / "recipe.yaml", recipe.to_yaml())
@@ -98,13 +121,12 @@ def run(
         for stage in _stages(recipe, folder):
             forced = forced or stage.name == from_stage
             if only is None or stage.name == only:
-                _run_stage(stage, folder, forced, progress)
+                _run_stage(stage, folder, forced, progress, call)
             else:
                 _refuse_stale(stage, folder, only)
             if stage.name == only:
                 break
         make_report(folder)
-    return folder
 
 
 def plan_stages(
@@ -160,7 +182,7 @@ def _difference(manifest: Manifest, stage: _Stage) -> str:
     return "changed: " + (", ".join(changed[:4]) + (" ..." if len(changed) > 4 else ""))
 
 
-def _run_stage(stage: _Stage, folder: Path, forced: bool, progress: Progress) -> None:
+def _run_stage(stage: _Stage, folder: Path, forced: bool, progress: Progress, call: Callable[[str], None]) -> None:
     out = folder / FOLDERS[stage.name]
     recover_folder(out)
     plan = _plan(stage, folder, forced)
@@ -174,6 +196,8 @@ def _run_stage(stage: _Stage, folder: Path, forced: bool, progress: Progress) ->
         if stage.name in _LASTING:
             forget_manifest(folder, stage.name)
             out.mkdir(exist_ok=True)
+            if stage.name in _SHARED:
+                call(stage.name)
             manifest.counts = stage.work(out, progress)
         else:
             with atomic_folder(out) as temporary:

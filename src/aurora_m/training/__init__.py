@@ -3,14 +3,27 @@
 from typing import TYPE_CHECKING
 
 from ..workspace import lazy_exports
-from .config import CheckpointConfig, LearningRate, LedgerConfig, OptimizerConfig, PhaseConfig, TrainConfig
+from .config import (
+    CheckpointConfig,
+    LearningRate,
+    LedgerConfig,
+    OptimizerConfig,
+    ParallelConfig,
+    PhaseConfig,
+    TrainConfig,
+)
 
 if TYPE_CHECKING:
     from .chain import chain_fingerprints, fingerprint_large, set_aside
     from .device import pick_device, resolve_precision
+    from .gradients import clip_gradients
     from .interrupt import StoppedByUser
+    from .job import is_main_process, world_size
     from .ledger import HeldoutScore, heldout_domains, score_heldout
     from .optimizer import build_optimizer
+    from .parallel import build_mesh, check_model, parallelize
+    from .parallel_loss import decoder_loss
+    from .ranks import Ranks, open_crew
     from .rollback import leave_out_quarantined
     from .schedule import build_segments, segment_of
     from .stage import train
@@ -27,16 +40,25 @@ __all__ = [
     "Loop",
     "MetricsFile",
     "OptimizerConfig",
+    "ParallelConfig",
     "PhaseConfig",
+    "Ranks",
     "StoppedByUser",
     "TrainConfig",
     "TrainingState",
+    "build_mesh",
     "build_optimizer",
     "build_segments",
     "chain_fingerprints",
+    "check_model",
+    "clip_gradients",
+    "decoder_loss",
     "fingerprint_large",
     "heldout_domains",
+    "is_main_process",
     "leave_out_quarantined",
+    "open_crew",
+    "parallelize",
     "pick_device",
     "resolve_precision",
     "resume",
@@ -45,6 +67,7 @@ __all__ = [
     "segment_of",
     "set_aside",
     "train",
+    "world_size",
 ]
 
 __getattr__ = lazy_exports(
@@ -55,7 +78,16 @@ __getattr__ = lazy_exports(
         "MetricsFile": "telemetry",
         "StoppedByUser": "interrupt",
         "TrainingState": "state",
+        "Ranks": "ranks",
+        "build_mesh": "parallel",
         "build_optimizer": "optimizer",
+        "check_model": "parallel",
+        "clip_gradients": "gradients",
+        "decoder_loss": "parallel_loss",
+        "is_main_process": "job",
+        "open_crew": "ranks",
+        "parallelize": "parallel",
+        "world_size": "job",
         "build_segments": "schedule",
         "chain_fingerprints": "chain",
         "fingerprint_large": "chain",

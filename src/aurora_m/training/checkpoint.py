@@ -7,6 +7,7 @@ checkpoints/step-00000123/state.json            everything else: place, data cur
 import pickle
 import shutil
 import warnings
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,9 @@ from aurora_m.workspace import (
     read_json,
     write_json,
 )
+
+from .gradients import local_tensor
+from .ranks import SINGLE, Ranks
 
 _RECORD = "state.json"
 _FORMAT = 2
@@ -72,13 +76,30 @@ class _SafeReader(FileSystemReader):
         return metadata
 
 
-def save_checkpoint(folder: Path, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:
+def save_checkpoint(folder: Path, tensors: dict[str, Tensor], record: dict[str, Any], ranks: Ranks = SINGLE) -> None:
     """Writes tensors and record into `folder`, which appears complete or not at all.
 
+    All ranks call it together, each with its own shards (DTensors) or copies; the main one's record counts.
+
     Raises:
-        AuroraError: the disk is too full, or writing failed.
+        AuroraError: the disk is too full, or writing failed, on any rank.
     """
-    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    own_bytes = sum(local_tensor(tensor).nbytes for tensor in tensors.values())
+    size = sum(ranks.gather(own_bytes))
+    with ExitStack() as stack, ranks.agreed():
+        temporary: Any = None
+        with ranks.agreed():
+            if ranks.is_main:
+                _check_room(folder, size)
+                temporary = stack.enter_context(atomic_folder(folder))
+        try:
+            _write_tensors(ranks.from_main(temporary), tensors, record, ranks)
+        except (OSError, RuntimeError, CheckpointException) as error:
+            _raise_interrupt_within(error)
+            raise AuroraError(f"checkpoint {folder} could not be written: {_reason(error)}") from None
+
+
+def _check_room(folder: Path, size: int) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder.parent).free
     if free < size * 1.05 + 1_000_000:
@@ -86,37 +107,49 @@ def save_checkpoint(folder: Path, tensors: dict[str, Tensor], record: dict[str, 
             f"no room for checkpoint {folder}: it takes {format_count(size)}B and {format_count(free)}B are free; "
             "make room and run again to go on from the checkpoint before it"
         )
-    try:
-        with atomic_folder(folder) as temporary, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that no process group is there is intended
-            writer = FileSystemWriter(temporary, overwrite=True)
-            save_tensors(dict(tensors), storage_writer=writer, no_dist=True)
-            files = {path.name: fingerprint_file(path) for path in sorted(temporary.iterdir())}
-            write_json(temporary / _RECORD, {"format": _FORMAT, "files": files, **record})
-    except (OSError, RuntimeError, CheckpointException) as error:
-        _raise_interrupt_within(error)
-        raise AuroraError(f"checkpoint {folder} could not be written: {_reason(error)}") from None
 
 
-def load_checkpoint(folder: Path, tensors: dict[str, Tensor]) -> dict[str, Any]:
+def _write_tensors(temporary: Path, tensors: dict[str, Tensor], record: dict[str, Any], ranks: Ranks) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that no process group is there is intended
+        writer = FileSystemWriter(temporary, overwrite=True)
+        save_tensors(dict(tensors), storage_writer=writer, no_dist=ranks.alone)
+    own: dict[str, str] = {}
+    with ranks.agreed():
+        # Each rank reads its own files, which its machine still has in memory.
+        paths = sorted(temporary.glob(f"__{ranks.rank}_*")) + ([temporary / ".metadata"] if ranks.is_main else [])
+        try:
+            own = {path.name: fingerprint_file(path) for path in paths}
+        except OSError as error:
+            raise AuroraError(f"checkpoint {temporary} could not be read again: {error}") from None
+    files = {name: digest for part in ranks.gather(own) for name, digest in part.items()}
+    if ranks.is_main:
+        write_json(temporary / _RECORD, {"format": _FORMAT, "files": dict(sorted(files.items())), **record})
+
+
+def load_checkpoint(folder: Path, tensors: dict[str, Tensor], ranks: Ranks = SINGLE) -> dict[str, Any]:
     """Loads a checkpoint into the live `tensors`, in place, and returns its record.
+
+    It may have been written by any number of ranks: each takes what its shards need.
 
     Raises:
         DataError: it is incomplete or damaged; `tensors` are untouched.
         AuroraError: it is whole but holds other tensors.
     """
-    record = read_record(folder)
-    for name, expected in record["files"].items():
-        path = folder / name
-        if not path.is_file() or fingerprint_file(path) != expected:
-            raise DataError(f"checkpoint {folder} is damaged: {name} is missing or not what was written")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            load_tensors(dict(tensors), storage_reader=_SafeReader(folder), no_dist=True)
-    except (Exception, CheckpointException) as error:
-        _raise_interrupt_within(error)
-        raise AuroraError(f"checkpoint {folder} does not fit this model: {_reason(error)}") from None
+    with ranks.agreed():
+        record = read_record(folder)
+        for name, expected in list(record["files"].items())[ranks.rank :: ranks.count]:
+            path = folder / name
+            if not path.is_file() or fingerprint_file(path) != expected:
+                raise DataError(f"checkpoint {folder} is damaged: {name} is missing or not what was written")
+    with ranks.agreed():
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                load_tensors(dict(tensors), storage_reader=_SafeReader(folder), no_dist=True)
+        except (Exception, CheckpointException) as error:
+            _raise_interrupt_within(error)
+            raise AuroraError(f"checkpoint {folder} does not fit this model: {_reason(error)}") from None
     return record
 
 

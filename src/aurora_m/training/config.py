@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
 from aurora_m.model import LoraConfig
 from aurora_m.tokens import FimConfig
-from aurora_m.workspace import Count, Section, Share, parse_count
+from aurora_m.workspace import Count, RecipeError, Section, Share, parse_count
 
 _STEPS_PATTERN = re.compile(r"(\S+)\s*steps?")
 
@@ -134,6 +134,41 @@ class CheckpointConfig(Section):
     keep: PositiveInt = 2
 
 
+class ParallelConfig(Section):
+    """How the ranks of a torchrun job share the work; alone (one process) nothing of it applies.
+
+    `data`: ranks that each take a part of the sequences (auto: all that the other degrees leave). `tensor`: ranks that
+    share each matrix; with `sequence` they share the tokens between the matrices too. `pipeline`: ranks that hold
+    successive layers, in `stages_per_rank` runs of layers each (more than 1: the interleaved schedule, else 1F1B).
+    """
+
+    data: Literal["auto"] | PositiveInt = "auto"
+    tensor: PositiveInt = 1
+    pipeline: PositiveInt = 1
+    sequence: bool = True
+    stages_per_rank: PositiveInt = 1
+
+    def degrees(self, world_size: int) -> tuple[int, int, int]:
+        """Degrees (pipeline, data, tensor), whose product is `world_size`.
+
+        Raises:
+            RecipeError: there is no such.
+        """
+        rest = self.pipeline * self.tensor
+        data = world_size // rest if self.data == "auto" else self.data
+        if not data or rest * data != world_size:
+            wanted = f"pipeline {self.pipeline} x data {self.data} x tensor {self.tensor}"
+            fix = f"a multiple of {rest}" if self.data == "auto" else f"{rest * self.data}"
+            raise RecipeError(f"parallel: {wanted} do not make {world_size} ranks; start {fix} or change the degrees")
+        return self.pipeline, data, self.tensor
+
+    @model_validator(mode="after")
+    def _stages_need_a_pipeline(self) -> "ParallelConfig":
+        if self.stages_per_rank > 1 and self.pipeline == 1:
+            raise ValueError("parallel.stages_per_rank needs parallel.pipeline above 1")
+        return self
+
+
 class TrainConfig(Section):
     """The `train` section of a recipe."""
 
@@ -148,6 +183,7 @@ class TrainConfig(Section):
     fim: FimConfig | None = None
     lora: LoraConfig | None = None
     threads: PositiveInt | None = None
+    parallel: ParallelConfig = ParallelConfig()
 
     @model_validator(mode="after")
     def _phases_follow_each_other(self) -> "TrainConfig":

@@ -7,6 +7,9 @@ import psutil
 import torch
 
 from aurora_m.model import ModelConfig
+from aurora_m.workspace import AuroraError
+
+from .job import local_rank
 
 # On a CPU larger micro batches bring nothing once the matrices are busy: at hidden 192, 4,096 tokens at once measure
 # as fast as 2,048 and as 8,192.
@@ -15,7 +18,19 @@ _CUDA_ACTIVATION_SHARE = 0.5
 
 
 def pick_device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """CUDA where there is one, otherwise the CPU; under torchrun each process of a machine has its own GPU.
+
+    Raises:
+        AuroraError: more processes than GPUs.
+    """
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    place, count = local_rank(), torch.cuda.device_count()
+    if place is None:
+        return torch.device("cuda")
+    if place >= count:
+        raise AuroraError(f"process {place} of this machine finds {count} GPUs; start {count} processes per machine")
+    return torch.device("cuda", place)
 
 
 def resolve_precision(precision: Literal["auto", "float32", "bfloat16"], device: torch.device) -> torch.dtype:
@@ -64,6 +79,21 @@ def auto_micro_batch(
     fitting = max(1, int(budget // (per_token * sequence_length)))
     parts = -(-sequences // fitting)
     return -(-sequences // parts)
+
+
+def pipelined_micro_batch(micro_batch: int, sequences: int, stages: int) -> int:
+    """The largest micro batch, up to the given one, that a pipeline of `stages` ranks can run `sequences` in.
+
+    They come in equal numbers, and four for each rank where there are as many: with m of them the ranks idle
+    (stages - 1) / (m + stages - 1) of the time.
+    """
+    if stages == 1:
+        return micro_batch
+    most = min(micro_batch, max(1, sequences // (4 * stages)))
+    sizes = [size for size in range(1, most + 1) if sequences % size == 0]
+    # The interleaved schedule deals micro batches in rounds of one for each rank.
+    rounds = [size for size in sizes if sequences // size % stages == 0]
+    return max(rounds or sizes)
 
 
 def estimated_parameters(config: ModelConfig) -> int:

@@ -8,6 +8,8 @@ from types import FrameType
 
 from aurora_m.workspace import AuroraError
 
+from .job import is_main_process
+
 
 class StoppedByUser(AuroraError):  # noqa: N818 (it is no error)
     """Training was asked to stop and has saved its place. Exit code 0: nothing went wrong."""
@@ -26,7 +28,8 @@ class StopRequest:
             raise KeyboardInterrupt
         self.asked = True
         name = signal.Signals(signal_number).name
-        print(f"\n{name}: finishing this step and writing a checkpoint; once more stops at once", flush=True)
+        if is_main_process():
+            print(f"\n{name}: finishing this step and writing a checkpoint; once more stops at once", flush=True)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """The forgetting ledger: held-out bits-per-byte of every domain, against the base model, over the whole run."""
 
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,11 +11,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from aurora_m.model import Decoder, chunked_loss
-from aurora_m.tokens import DomainTokens, heldout_batches
+from aurora_m.model import Decoder
+from aurora_m.tokens import DomainTokens, HeldoutBatch, heldout_batches
 from aurora_m.workspace import atomic_path, read_json
 
 from .device import autocast, resolve_precision
+from .parallel import reshard
+from .parallel_loss import decoder_loss
+from .pipelining import Pipeline
+from .ranks import SINGLE, Ranks
 
 LEDGER_SCHEMA = pa.schema(
     {
@@ -51,13 +56,14 @@ def heldout_domains(tokens: Path) -> list[str]:
 
 
 def score_heldout(
-    model: Decoder,
+    model: Decoder | Pipeline,
     tokens: Path,
     domains: list[str],
     sequence_length: int,
     heldout_tokens: int | None = None,
     batch_size: int | None = None,
     precision: Literal["auto", "float32", "bfloat16"] = "auto",
+    ranks: Ranks = SINGLE,
 ) -> dict[str, HeldoutScore]:
     """Scores the held-out documents of each domain, packed into windows of `sequence_length`, every token once.
 
@@ -65,6 +71,7 @@ def score_heldout(
         tokens: the folder written by the tokenize stage.
         heldout_tokens: at most about this many tokens of each domain, whole documents; None for all.
         batch_size: windows per forward pass; None for about 4,096 tokens.
+        ranks: those that score together; each data rank takes its share of the batches.
 
     Raises:
         DataError: a domain has no held-out shards, or they are damaged.
@@ -83,41 +90,64 @@ def score_heldout(
                 eod_id,
                 heldout_tokens,
                 precision,
+                ranks,
             )
             for domain in domains
         }
     finally:
         model.train(was_training)
+        reshard(model)
 
 
 @torch.no_grad()
 def _score_domain(
-    model: Decoder,
+    model: Decoder | Pipeline,
     documents: DomainTokens,
     sequence_length: int,
     batch_size: int,
     eod_id: int,
     heldout_tokens: int | None,
     precision: Literal["auto", "float32", "bfloat16"],
+    ranks: Ranks,
 ) -> HeldoutScore:
     device = next(model.parameters()).device
     dtype = resolve_precision(precision, device)
     batches = heldout_batches(documents, sequence_length, batch_size, eod_id, heldout_tokens)
     nats = np.zeros(documents.documents)
     scored_tokens = 0
-    for batch in batches:
+    for batch, is_own in _dealt(batches, ranks):
         ids, targets, positions, document_ids = (
             torch.from_numpy(array).to(device)
             for array in (batch.input_ids, batch.targets, batch.positions, batch.document_ids)
         )
         with autocast(device, dtype):
-            hidden = model(ids, positions=positions, document_ids=document_ids)
-            _, token_nll = chunked_loss(hidden, model.head_weight, targets, 1.0)
-        scored = batch.document_index >= 0
+            if isinstance(model, Pipeline):
+                token_nll, is_own = model.score(ids, targets, positions, document_ids), is_own and model.holds_last
+            else:
+                hidden = model(ids, positions=positions, document_ids=document_ids)
+                _, token_nll = decoder_loss(model, hidden, targets, 1.0)
+        scored = (batch.document_index >= 0) & is_own
         nats += np.bincount(batch.document_index[scored], token_nll.cpu().numpy()[scored], minlength=len(nats))
         scored_tokens += int(scored.sum())
+    together = ranks.sum(torch.from_numpy(np.append(nats, scored_tokens)), "data", "pipeline").numpy()
+    nats, scored_tokens = together[:-1], int(together[-1])
     bits = nats[batches.documents_scored] / math.log(2)
     return summarize(bits, batches.bytes.astype(np.float64), scored_tokens)
+
+
+def _dealt(batches: Iterable[HeldoutBatch], ranks: Ranks) -> Iterator[tuple[HeldoutBatch, bool]]:
+    """This rank's batches, in turns of one for each data rank, and whether they count.
+
+    Sharded weights are gathered by all ranks at once, so those that a last turn leaves out score its first batch too.
+    """
+    place, turn = ranks.place("data"), []
+    for batch in batches:
+        turn.append(batch)
+        if len(turn) == ranks.degree("data"):
+            yield turn[place], True
+            turn = []
+    if turn:
+        yield (turn[place], True) if place < len(turn) else (turn[0], False)
 
 
 def summarize(bits: np.ndarray, sizes: np.ndarray, tokens: int) -> HeldoutScore:

@@ -12,9 +12,16 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Ad
     Its state exists from the start, so that a checkpoint can be loaded into it. The rate is set by the loop.
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    decays = {True: config.weight_decay, False: 0.0}
+    # The fused kernel takes tensors of one mesh at a time; unsharded ones have none.
+    meshes = dict.fromkeys(getattr(parameter, "device_mesh", None) for parameter in parameters)
     groups = [
-        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
+        {
+            "params": [p for p in parameters if (p.dim() >= 2) == matrices and getattr(p, "device_mesh", None) == mesh],
+            "weight_decay": decay,
+        }
+        for matrices, decay in decays.items()
+        for mesh in meshes
     ]
     # One fused kernel per parameter list: on CPU a third of the time of the for-loop, on CUDA a fraction of it.
     optimizer = torch.optim.AdamW(

@@ -23,11 +23,7 @@ def go_back(state: TrainingState, phase: PhaseConfig, out: Path, progress: Progr
         AuroraError: there is no checkpoint, or training went back too often in this phase.
     """
     folder, bad = out / phase.name, state.bad_steps[: state.guardian.config.patience]
-    entries = read_quarantine(folder)
-    # Of the phase before, only its end: the others lack what it still had to do.
-    before = [saved for row in state.finished[-1:] for saved in list_checkpoints(out / row["name"])[-1:]]
-    saved_here = list_checkpoints(folder)
-    good = [*(saved for saved in reversed(saved_here) if _is_good(saved)), *before]
+    entries, saved_here, good = state.ranks.from_main(_found(state, folder, out))
     _refuse(state, phase, entries, good)
     places = [f"{saved.parent.parent.name}/{saved.name}" for saved in good]
     been = sum(entry["back_to"] == places[0] for entry in entries)
@@ -42,13 +38,14 @@ def go_back(state: TrainingState, phase: PhaseConfig, out: Path, progress: Progr
         "ids": state.batches.names_of(documents),
     }
     # First, so that a kill in between only means that these steps are found bad once more.
-    for saved in saved_here[saved_here.index(good[chosen]) + 1 if good[chosen] in saved_here else 0 :]:
-        shutil.rmtree(saved)
-    write_quarantine(folder, [*entries, entry])
+    if state.ranks.is_main:
+        for saved in saved_here[saved_here.index(good[chosen]) + 1 if good[chosen] in saved_here else 0 :]:
+            shutil.rmtree(saved)
+        write_quarantine(folder, [*entries, entry])
     lost = state.step
     state.load(good[chosen])
     state.batches.quarantine(documents)
-    metrics = MetricsFile(out / "metrics.jsonl")
+    metrics = MetricsFile(out / "metrics.jsonl", writes=state.ranks.is_main)
     metrics.cut(state.metrics_position)
     metrics.write(
         {"kind": "went back", "phase": phase.name, **{key: entry[key] for key in ("step", "reasons", "back_to")}}
@@ -59,6 +56,14 @@ def go_back(state: TrainingState, phase: PhaseConfig, out: Path, progress: Progr
         f"warning: {len(bad)} bad steps in a row up to step {bad[-1]['step']} ({bad[-1]['reason']}): back from step "
         f"{lost} to {places[chosen]}, without {count} documents that {folder / 'quarantine.json'} lists"
     )
+
+
+def _found(state: TrainingState, folder: Path, out: Path) -> tuple[list[dict[str, Any]], list[Path], list[Path]]:
+    """The phase's quarantine, its checkpoints, and those to go back to, newest first."""
+    # Of the phase before, only its end: the others lack what it still had to do.
+    before = [saved for row in state.finished[-1:] for saved in list_checkpoints(out / row["name"])[-1:]]
+    saved_here = list_checkpoints(folder)
+    return read_quarantine(folder), saved_here, [*(one for one in reversed(saved_here) if _is_good(one)), *before]
 
 
 def leave_out_quarantined(batches: BatchSource, out: Path, chain: Chain) -> None:

@@ -16,6 +16,9 @@ from .device import pick_device, resolve_precision
 from .guardian import Guardian
 from .ledger import heldout_domains, ledger_rows, score_heldout, write_ledger
 from .optimizer import build_optimizer
+from .parallel import check_model, check_phase, parallelize
+from .pipelining import Pipeline
+from .ranks import Ranks, open_ranks
 from .rollback import leave_out_quarantined
 from .schedule import build_segments
 from .state import TrainingState, resume
@@ -46,8 +49,25 @@ def train(
         RecipeError: phases, tokens and model do not fit together; nothing was started.
         DataError: token shards or the base model are damaged.
         StoppedByUser: Ctrl-C or SIGTERM, after writing a checkpoint.
-        AuroraError: the loss is not finite, or the disk is full.
+        AuroraError: the loss is not finite, or the disk is full; under torchrun, another process ended.
     """
+    device = pick_device()
+    with open_ranks(config.parallel, device) as ranks:
+        progress = progress if ranks.is_main else Progress(quiet=True)
+        return _train(config, base, tokens, out, seed, base_folder, progress, device, ranks)
+
+
+def _train(
+    config: TrainConfig,
+    base: BaseConfig,
+    tokens: Path,
+    out: Path,
+    seed: int,
+    base_folder: Path | None,
+    progress: Progress,
+    device: torch.device,
+    ranks: Ranks,
+) -> dict[str, Any]:
     facts = read_json(tokens / "tokens.json")
     check_phases(config, facts)
     warn_of_epochs(config, facts, progress)
@@ -56,39 +76,47 @@ def train(
     if config.threads:
         torch.set_num_threads(config.threads)
     torch.manual_seed(seed)
-    device = pick_device()
     dtype = resolve_precision(config.precision, device)
-    model = build_model(config, base, base_folder, facts["tokenizer"]["vocab_size"], seed)
+    whole = build_model(config, base, base_folder, facts["tokenizer"]["vocab_size"], seed)
+    parameters = count_parameters(whole)
     if config.lora:
-        add_adapters(model, config.lora, seed, dtype)
-    model = model.to(device)
-    if config.compile:
-        model.compile()
+        if ranks.mesh is not None:
+            raise RecipeError(
+                "train.lora trains on one device, and train.parallel asks for more; leave one of them out"
+            )
+        add_adapters(whole, config.lora, seed, dtype)
+    model = place_model(whole, config, device, ranks)
     batches = open_batches(config, tokens, facts, seed)
     guardian = Guardian(config.guardian, device)
-    state = TrainingState(model, build_optimizer(model, config.optimizer), batches, guardian=guardian)
+    state = TrainingState(model, build_optimizer(model, config.optimizer), batches, guardian=guardian, ranks=ranks)
 
     # ---- where the run stands
     chain = chain_fingerprints(_start(config, base, base_folder, tokens, seed), config.phases)
     reference = "base" if base_folder is None and config.phases[0].name == "base" else "initial"
-    out.mkdir(parents=True, exist_ok=True)
-    set_aside(out, chain, progress)
+    if ranks.is_main:
+        out.mkdir(parents=True, exist_ok=True)
+        set_aside(out, chain, progress)
     export_missing_models(state, out, chain, reference, tokens / "tokenizer", facts["tokenizer"]["eod_id"])
     if resume(state, out, chain, progress) and len(state.finished) < len(config.phases):
         progress.say(f"resuming after step {state.step} of phase {state.phase} ({format_count(state.tokens)} tokens)")
     leave_out_quarantined(batches, out, chain)
-    MetricsFile(out / "metrics.jsonl").cut(state.metrics_position)
+    MetricsFile(out / "metrics.jsonl", writes=ranks.is_main).cut(state.metrics_position)
 
     # ---- the ledger
     domains = heldout_domains(tokens)
-    heldout_length = config.phases[
-        0
-    ].sequence_length  # over the whole run: with another length it measures another thing
+    # The same over the whole run: with another length it measures another thing.
+    heldout_length = config.phases[0].sequence_length
 
     def measure(state: TrainingState) -> None:
         """Scores all held-out sets and writes the ledger."""
         scores = score_heldout(
-            state.model, tokens, domains, heldout_length, config.ledger.heldout_tokens, precision=config.precision
+            state.model,
+            tokens,
+            domains,
+            heldout_length,
+            config.ledger.heldout_tokens,
+            precision=config.precision,
+            ranks=ranks,
         )
         state.ledger += ledger_rows(
             state.ledger,
@@ -98,10 +126,12 @@ def train(
             tokens=state.tokens,
             reference_step=config.phases[0].steps if reference == "base" else 0,
         )
-        write_ledger(state.ledger, out / "ledger.parquet")
+        if ranks.is_main:
+            write_ledger(state.ledger, out / "ledger.parquet")
 
     if state.ledger:
-        write_ledger(state.ledger, out / "ledger.parquet")
+        if ranks.is_main:
+            write_ledger(state.ledger, out / "ledger.parquet")
     else:
         state.begin(config.phases[0].name)
         measure(state)
@@ -129,15 +159,33 @@ def train(
         "base_model": f"{reference}/model",
         "final_model": f"{config.phases[-1].name}/model",
         "phases": state.finished,
-        "parameters": count_parameters(model),
+        "parameters": parameters,
         "tokens": state.tokens,
         "seconds": round(state.seconds, 3),
         "heldout_sequence_length": heldout_length,
         "device": device.type,
         "dtype": str(dtype).removeprefix("torch."),
     }
-    write_json(out / "train.json", result)
+    if ranks.is_main:
+        write_json(out / "train.json", result)
     return result
+
+
+def place_model(model: Decoder, config: TrainConfig, device: torch.device, ranks: Ranks) -> Decoder | Pipeline:
+    """Brings a model to its device, or its shards to their devices.
+
+    Raises:
+        RecipeError: model or phases do not divide by the degrees of `parallel`.
+    """
+    if ranks.mesh is None:
+        model = model.to(device)
+        if config.compile:
+            model.compile()
+        return model
+    check_model(model.config, config.parallel, ranks.count)
+    for phase in config.phases:
+        check_phase(phase, config.parallel, ranks)
+    return parallelize(model, ranks.mesh, config.parallel, compiled=config.compile)
 
 
 def check_phases(config: TrainConfig, facts: dict[str, Any]) -> None:
@@ -233,16 +281,28 @@ def export_missing_models(
     state: TrainingState, out: Path, chain: Chain, reference: str, tokenizer: Path, eod_id: int
 ) -> None:
     """Writes the models that should be there and are not: the initial one, and finished phases' that were deleted."""
-    if reference == "initial" and not (out / "initial" / "model").exists():
-        mark_phase(out, *chain[0])
-        export_model(state.model, out / "initial" / "model", tokenizer, eod_id)
+    ranks = state.ranks
+    if reference == "initial" and ranks.from_main(not (out / "initial" / "model").exists()):
+        if ranks.is_main:
+            mark_phase(out, *chain[0])
+        export_model(state.model, out / "initial" / "model", tokenizer, eod_id, ranks)
     for name, fingerprint in chain[1:]:
-        for folder in list_checkpoints(out / name)[-1:]:
+        for folder in ranks.from_main(_without_model(out, name, fingerprint)):
             try:
-                record = read_record(folder)
-                finished = name in [row["name"] for row in record["finished"]]
-                if finished and record["fingerprint"] == fingerprint and not (out / name / "model").exists():
-                    state.load(folder)
-                    export_model(state.model, out / name / "model", tokenizer, eod_id)
+                state.load(folder)
+                export_model(state.model, out / name / "model", tokenizer, eod_id, ranks)
             except DataError:
                 continue  # `resume` finds it damaged too, says so, and redoes what it must
+
+
+def _without_model(out: Path, name: str, fingerprint: str) -> list[Path]:
+    """The last checkpoint of a phase that is finished and whose model is not there."""
+    for folder in list_checkpoints(out / name)[-1:]:
+        try:
+            record = read_record(folder)
+        except DataError:
+            continue
+        finished = name in [row["name"] for row in record["finished"]]
+        if finished and record["fingerprint"] == fingerprint and not (out / name / "model").exists():
+            return [folder]
+    return []

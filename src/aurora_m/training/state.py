@@ -26,6 +26,8 @@ from .checkpoint import (
 from .config import GuardianConfig
 from .guardian import Guardian
 from .optimizer import state_tensors
+from .pipelining import Pipeline
+from .ranks import SINGLE, Ranks
 
 
 class BatchSource(Protocol):
@@ -46,7 +48,7 @@ class BatchSource(Protocol):
 class TrainingState:
     """The model and its place in the run. `step`, `tokens` and `tokens_by_domain` count over all phases."""
 
-    model: Decoder
+    model: Decoder | Pipeline
     optimizer: torch.optim.Optimizer
     batches: BatchSource
     phase: str = ""
@@ -65,6 +67,7 @@ class TrainingState:
     bad_steps: list[dict[str, Any]] = field(default_factory=list)
     """The bad steps up to the last one, in a row: number, reason, documents."""
     guardian: Guardian = field(default=None)  # type: ignore[assignment] -- made for the model's device where not given
+    ranks: Ranks = SINGLE
 
     def __post_init__(self) -> None:
         if self.guardian is None:
@@ -92,8 +95,9 @@ class TrainingState:
         folder = checkpoint_folder(out / self.phase, self.step)
         record = {name: getattr(self, name) for name in _RECORDED}
         record |= {"fingerprint": fingerprint, "batches": batches}
-        save_checkpoint(folder, self._tensors(), record)
-        if not self.bad_steps:  # else a good one might go, and training may have to go back to it
+        save_checkpoint(folder, self._tensors(), record, self.ranks)
+        # While steps are bad a good one might go, and training may have to go back to it.
+        if self.ranks.is_main and not self.bad_steps:
             prune_checkpoints(out / self.phase, keep)
         return folder
 
@@ -105,7 +109,7 @@ class TrainingState:
             AuroraError: it holds other tensors than the model.
         """
         tensors = self._tensors()
-        record = load_checkpoint(folder, tensors)
+        record = load_checkpoint(folder, tensors, self.ranks)
         restore_random(tensors)
         for name in _RECORDED:
             setattr(self, name, record[name])
@@ -138,16 +142,19 @@ def resume(state: TrainingState, out: Path, chain: Chain, progress: Progress) ->
     Damaged ones cost a line of warning and the steps since the one before; they are moved to `superseded/`.
     """
     for name, fingerprint in reversed(chain):
-        for folder in reversed(list_checkpoints(out / name)):
+        for folder in reversed(state.ranks.from_main(list_checkpoints(out / name))):
             try:
-                if read_record(folder).get("fingerprint") != fingerprint:
+                with state.ranks.agreed():
+                    record = read_record(folder)
+                if record.get("fingerprint") != fingerprint:
                     continue
                 state.load(folder)
             except DataError as error:
                 progress.say(f"warning: {error}; going back to the one before it")
-                target = unused(out / "superseded" / f"{name}-{folder.name}-damaged")
-                target.parent.mkdir(exist_ok=True)
-                folder.rename(target)
+                if state.ranks.is_main:
+                    target = unused(out / "superseded" / f"{name}-{folder.name}-damaged")
+                    target.parent.mkdir(exist_ok=True)
+                    folder.rename(target)
                 continue
             return True
     return False

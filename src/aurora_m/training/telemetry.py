@@ -7,10 +7,12 @@ from typing import Any
 
 
 class MetricsFile:
-    """Appends rows; `position` (bytes) belongs into the checkpoint, `cut` goes back to it."""
+    """Appends rows; `position` (bytes) belongs into the checkpoint, `cut` goes back to it.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    Only one process `writes`; of the others nothing goes into the file."""
+
+    def __init__(self, path: Path, writes: bool = True) -> None:
+        self.path, self.writes = path, writes
 
     @property
     def position(self) -> int:
@@ -19,13 +21,15 @@ class MetricsFile:
 
     def write(self, row: dict[str, Any]) -> None:
         """Appends one row. The file is opened anew, so that a kill can lose at most the line being written."""
+        if not self.writes:
+            return
         line = json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
         with self.path.open("a", encoding="utf-8") as file:
             file.write(line)
 
     def cut(self, position: int) -> str:
         """Cuts the file back to `position` and returns what was behind it."""
-        if position >= self.position:
+        if not self.writes or position >= self.position:
             return ""
         with self.path.open("r+b") as file:
             file.seek(position)

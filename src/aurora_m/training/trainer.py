@@ -6,24 +6,30 @@ It knows nothing of mixtures or languages: any source of batches will do, so sup
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from aurora_m.model import IGNORED, Decoder, chunked_loss, save_model
+from aurora_m.model import IGNORED, Decoder, save_model
 from aurora_m.tokens import Batch
 from aurora_m.workspace import Progress, Task, atomic_folder
 
 from .chain import mark_phase
 from .config import CheckpointConfig, PhaseConfig
-from .device import auto_micro_batch, autocast
+from .device import auto_micro_batch, autocast, pipelined_micro_batch
 from .feed import Feed
+from .gradients import clip_gradients
 from .guardian import documents_of, reason_of
 from .interrupt import StoppedByUser, StopRequest, stop_requests
 from .optimizer import set_rate, take_step
+from .parallel import gather_model
+from .parallel_loss import decoder_loss
+from .pipelining import Pipeline
+from .ranks import SINGLE, Ranks
 from .rollback import go_back
 from .schedule import Segment
 from .state import TrainingState
@@ -58,7 +64,8 @@ def run_phase(state: TrainingState, phase: PhaseConfig, segment: Segment, loop: 
     """
     if state.phase != phase.name:
         state.begin(phase.name)
-    mark_phase(loop.out, phase.name, fingerprint)
+    if state.ranks.is_main:
+        mark_phase(loop.out, phase.name, fingerprint)
     state.model.train()
     remaining = phase.steps - state.phase_step
     with (
@@ -89,19 +96,22 @@ def _run_steps(
     task: Task,
 ) -> bool:
     """Step after step to the end of the phase; False where so many in a row were bad that training has to go back."""
-    metrics = MetricsFile(loop.out / "metrics.jsonl")
+    ranks = state.ranks
+    metrics = MetricsFile(loop.out / "metrics.jsonl", writes=ranks.is_main)
     device = next(state.model.parameters()).device
+    sequences = phase.sequences_per_step // ranks.degree("data")
     micro_batch = loop.micro_batch or auto_micro_batch(
-        state.model.config, phase.sequences_per_step, phase.sequence_length, device, loop.dtype
+        state.model.config, sequences, phase.sequence_length, device, loop.dtype
     )
+    micro_batch = pipelined_micro_batch(micro_batch, sequences, ranks.degree("pipeline"))
     queued: _Step | None = None
     began, waited = time.monotonic(), 0.0
     while state.phase_step < phase.steps:
         # ---- loss and gradients
         batch = feed.next()
-        nll = accumulate_gradients(state.model, batch, micro_batch, loop.dtype)
+        nll = accumulate_gradients(state.model, batch, micro_batch, loop.dtype, ranks)
         loss = nll.sum() / max(1, valid_targets(batch).sum())
-        grad_norm = nn.utils.clip_grad_norm_(state.model.parameters(), loop.clip)
+        grad_norm = clip_gradients(list(state.model.parameters()), loop.clip, ranks)
 
         # ---- the step, which the device leaves out where it is bad
         rate = segment.rate(state.tokens + phase.tokens_per_step)
@@ -119,7 +129,7 @@ def _run_steps(
             _note(queued, state, metrics)
         last = state.phase_step == phase.steps
         measures = loop.measure and (last or _is_due(state.tokens, phase.tokens_per_step, loop.measure_every))
-        due, stops = _is_due(state.tokens, phase.tokens_per_step, loop.checkpoint.every), stop.asked
+        due, stops = _is_due(state.tokens, phase.tokens_per_step, loop.checkpoint.every), ranks.any(stop.asked)
         queued = step
         if measures or last or due or stops:
             _note(step, state, metrics)
@@ -132,7 +142,7 @@ def _run_steps(
         if measures and loop.measure:
             loop.measure(state)
         if last:
-            export_model(state.model, loop.out / phase.name / "model", loop.tokenizer, loop.eod_id)
+            export_model(state.model, loop.out / phase.name / "model", loop.tokenizer, loop.eod_id, ranks)
             state.finished.append(_phase_row(state, phase, state.last_loss))
             state.bad_steps = []
         if last or stops or (due and not state.bad_steps):
@@ -203,10 +213,15 @@ def _note(step: _Step, state: TrainingState, metrics: MetricsFile) -> None:
     metrics.write({**step.row, "loss": loss, "grad_norm": grad_norm, "loss_by_domain": loss_by_domain(step.batch, nll)})
 
 
-def export_model(model: Decoder, folder: Path, tokenizer: Path | None, eod_id: int) -> None:
+def export_model(
+    model: Decoder | Pipeline, folder: Path, tokenizer: Path | None, eod_id: int, ranks: Ranks = SINGLE
+) -> None:
     """Writes a model in the Hugging Face layout; it takes the place of an older one in a single move."""
-    with atomic_folder(folder) as temporary:
-        save_model(model, temporary, tokenizer, eod_id=eod_id)
+    whole = gather_model(model, ranks)
+    with ranks.agreed():
+        if whole is not None:
+            with atomic_folder(folder) as temporary:
+                save_model(whole, temporary, tokenizer, eod_id=eod_id)
 
 
 def _is_due(tokens: int, tokens_per_step: int, every: int | None) -> bool:
@@ -239,27 +254,41 @@ def _phase_row(state: TrainingState, phase: PhaseConfig, final_loss: float | Non
 
 
 # ----------------------------------------------------------------------------------------------- one step
-def accumulate_gradients(model: Decoder, batch: Batch, micro_batch: int, dtype: torch.dtype) -> Tensor:
+def accumulate_gradients(
+    model: Decoder | Pipeline, batch: Batch, micro_batch: int, dtype: torch.dtype, ranks: Ranks = SINGLE
+) -> Tensor:
     """Gradients of the mean loss over all valid tokens of `batch`, a few sequences at a time.
 
     Every micro batch is scaled by the valid tokens of the whole step, so how a step is split does not weigh it
-    differently. Returns the negative log-likelihood of each sequence in nats, float64[B], on the device.
+    differently. All ranks bring the same batch, and each works on its own part. Returns the negative log-likelihood of
+    each sequence in nats, float64[B], on the device, the same on all ranks.
     """
     device = next(model.parameters()).device
     scale = 1.0 / max(1, int(valid_targets(batch).sum()))
-    nll_of_sequences = []
-    for first in range(0, len(batch.domains), micro_batch):
-        part = slice(first, first + micro_batch)
-        ids, targets, positions, document_ids = (
-            torch.from_numpy(array[part]).to(device, non_blocking=True)
-            for array in (batch.input_ids, batch.targets, batch.positions, batch.document_ids)
-        )
-        with autocast(device, dtype):
+    own = ranks.own_sequences(len(batch.domains))
+    arrays = tuple(
+        torch.from_numpy(array[own]).to(device, non_blocking=True)
+        for array in (batch.input_ids, batch.targets, batch.positions, batch.document_ids)
+    )
+    backward = model.backward if isinstance(model, Pipeline) else partial(_backward, model)
+    nll = backward(arrays, micro_batch, scale, dtype)
+    if ranks.alone:
+        return nll
+    nll_of_sequences = torch.zeros(len(batch.domains), dtype=torch.float64, device=device)
+    nll_of_sequences[own] = nll
+    return ranks.sum(nll_of_sequences, "data", "pipeline")
+
+
+def _backward(model: Decoder, arrays: tuple[Tensor, ...], micro_batch: int, scale: float, dtype: torch.dtype) -> Tensor:
+    """Adds the gradients of `scale` times the summed loss of these sequences; returns the nll of each (B,), float64."""
+    nll = []
+    for ids, targets, positions, document_ids in zip(*(array.split(micro_batch) for array in arrays), strict=True):
+        with autocast(ids.device, dtype):
             hidden = model(ids, positions=positions, document_ids=document_ids)
-            loss, token_nll = chunked_loss(hidden, model.head_weight, targets, scale)
+            loss, token_nll = decoder_loss(model, hidden, targets, scale)
         loss.backward()
-        nll_of_sequences.append(token_nll.sum(dim=1, dtype=torch.float64))
-    return torch.cat(nll_of_sequences)
+        nll.append(token_nll.sum(dim=1, dtype=torch.float64))
+    return torch.cat(nll)
 
 
 def valid_targets(batch: Batch) -> np.ndarray:

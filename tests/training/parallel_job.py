@@ -1,0 +1,87 @@
+"""Runs training jobs of several processes: one interpreter imports everything, then forks the ranks of each job.
+
+    python -m tests.training.parallel_job JOBS.json
+
+JOBS.json lists jobs {processes, runs}; a run is {out, tokens, base, config} and may have `die: [rank, step]`. The runs of
+a job share its process group.
+"""
+
+import json
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from tests.training.synthetic import tiny_config
+
+from aurora_m.model import ArchitectureConfig, BaseConfig
+from aurora_m.training import train
+from aurora_m.training import trainer as trainer_module
+from aurora_m.training.ranks import join_ranks
+from aurora_m.workspace import AuroraError, Progress
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    for job in json.loads(Path(sys.argv[1]).read_text()):
+        children = start(job)
+        codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+        print(json.dumps(codes), flush=True)
+
+
+def start(job: dict[str, Any]) -> list[int]:
+    """Forks the ranks of a job; each goes through its runs and ends."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    children = []
+    for rank in range(job["processes"]):
+        child = os.fork()
+        if child == 0:
+            set_rank(rank, job["processes"], port)
+            os._exit(run_all(job["runs"], rank))
+        children.append(child)
+    return children
+
+
+def set_rank(rank: int, processes: int, port: int) -> None:
+    names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "MASTER_PORT": port}
+    os.environ |= {name: str(value) for name, value in names.items()} | {"MASTER_ADDR": "127.0.0.1"}
+
+
+def run_all(runs: list[dict[str, Any]], rank: int) -> int:
+    if os.environ["WORLD_SIZE"] != "1":
+        join_ranks(torch.device("cpu"))
+    for run in runs:
+        if run.get("die", [None])[0] == rank:
+            die_at(run["die"][1])
+        config = tiny_config(threads=1, precision="float32", **run["config"])
+        base = BaseConfig(architecture=ArchitectureConfig(**run["base"]))
+        try:
+            train(
+                config, base, Path(run["tokens"]), Path(run["out"]), seed=1, base_folder=None, progress=Progress(True)
+            )
+        except AuroraError as error:
+            Path(run["out"], f"error-{rank}.txt").write_text(f"{type(error).__name__}: {error}")
+            return 1
+    return 0
+
+
+def die_at(step: int) -> None:
+    """This process is killed in the middle of a step, when the others wait for it."""
+    accumulate, calls = trainer_module.accumulate_gradients, []
+
+    def dying(*arguments, **settings):
+        calls.append(1)
+        if len(calls) == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return accumulate(*arguments, **settings)
+
+    trainer_module.accumulate_gradients = dying
+
+
+if __name__ == "__main__":
+    main()
