@@ -99,7 +99,7 @@ def show(name: str, row: dict[str, float]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data/corpus"))
-    parser.add_argument("--times", type=int, nargs="*", default=[1, 4, 12])
+    parser.add_argument("--times", type=int, nargs="+", default=[1, 4, 12])
     arguments = parser.parse_args()
     if not (arguments.data / "en.jsonl.zst").exists():
         sys.exit(f"{arguments.data} holds no en.jsonl.zst; name the folder of the corpora with --data")

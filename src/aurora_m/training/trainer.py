@@ -153,6 +153,8 @@ def _run_steps(
                     f"stopped in phase {phase.name} at step {state.step} ({state.tokens} tokens); checkpoint "
                     f"{saved} written; run the same command again to resume"
                 )
+        if queued is None:  # what the ledger and the disk took is not the next step's
+            began = time.monotonic()
     return True
 
 
