@@ -1,6 +1,6 @@
 """Tiny models of every kind, ours and transformers', with weights far enough from zero to tell mistakes apart."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -115,6 +115,15 @@ def scatter_weights(model: torch.nn.Module, seed: int = 0) -> None:
 def _quiet_transformers() -> None:
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Models this small are slower on several threads, on a busy machine several times so."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ WORLD = 3  # divides neither the vocabulary nor the heads
 
 
 def _load_sharded(rank: int, rendezvous: Path, folders: list[Path]) -> None:
+    torch.set_num_threads(1)
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=WORLD)
     try:

@@ -196,7 +196,9 @@ class ArchitectureConfig(Section):
         if self.rope_theta is not None and positions != "rotary":
             raise ValueError(f"{family} has {positions} positions, so rope_theta means nothing; leave it out")
         if self.sliding_window is not None and family not in _WITH_WINDOW:
-            raise ValueError(f"{family} has no sliding window; leave sliding_window out or take {_WITH_WINDOW}")
+            raise ValueError(
+                f"{family} has no sliding window; leave sliding_window out, or take {', '.join(_WITH_WINDOW)}"
+            )
         if self.head_dim is not None and family in _HEADS_FILL_HIDDEN:
             raise ValueError(f"{family} heads are hidden_size / heads wide; leave head_dim out")
         if family == "gpt_bigcode" and self.kv_heads not in (None, 1, self.heads):
