@@ -62,10 +62,11 @@ def run_all(runs: list[dict[str, Any]], rank: int) -> int:
         if run.get("die", [None])[0] == rank:
             die_at(run["die"][1])
         config = tiny_config(threads=1, precision="float32", **run["config"])
-        base = BaseConfig(architecture=ArchitectureConfig(**run["base"]))
+        folder = Path(run["base"]["path"]) if "path" in run["base"] else None
+        base = BaseConfig(**run["base"]) if folder else BaseConfig(architecture=ArchitectureConfig(**run["base"]))
         try:
             train(
-                config, base, Path(run["tokens"]), Path(run["out"]), seed=1, base_folder=None, progress=Progress(True)
+                config, base, Path(run["tokens"]), Path(run["out"]), seed=1, base_folder=folder, progress=Progress(True)
             )
         except AuroraError as error:
             Path(run["out"], f"error-{rank}.txt").write_text(f"{type(error).__name__}: {error}")

@@ -198,10 +198,17 @@ def resumed(runs, tokens, tmp_path_factory) -> Path:
     def again(name: str, layout: dict, **changes) -> dict:
         return a_run(back_to_the_middle(source, folder / name), tokens, "gpt_bigcode", layout, **changes)
 
+    def onwards(name: str, layout: dict) -> dict:
+        run = a_run(folder / name, tokens, "gpt_bigcode", layout, base={"path": str(runs / "gpt" / "base" / "model")})
+        return run | {"config": run["config"] | {"phases": phases()[1:]}}
+
     jobs = [
         {"processes": 4, "runs": [again("same", {"tensor": 2})]},
-        {"processes": 1, "runs": [again("one", {})]},
-        {"processes": 2, "runs": [again("pp2", {"pipeline": 2}), again("dp2", {})]},
+        {"processes": 1, "runs": [again("one", {}), onwards("base one", {})]},
+        {
+            "processes": 2,
+            "runs": [again("pp2", {"pipeline": 2}), again("dp2", {}), onwards("base pp2", {"pipeline": 2})],
+        },
         {"processes": 2, "runs": [again("died", {"tensor": 2}, die=[1, 2])]},
         {"processes": 2, "runs": [again("tp2", {"tensor": 2})]},
     ]
@@ -214,6 +221,12 @@ def resumed(runs, tokens, tmp_path_factory) -> Path:
 @pytest.mark.parametrize("name", ["one", "pp2", "dp2", "tp2"])
 def test_a_checkpoint_of_four_ranks_resumes_in_any_layout(runs, resumed, name):
     same_within_tolerance(runs / "gpt dp2 tp2", resumed / name)
+
+
+def test_an_existing_model_is_read_into_shards_and_trained_on(resumed):
+    first, second = (load_file(resumed / name / "initial/model/model.safetensors") for name in ("base one", "base pp2"))
+    assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+    same_within_tolerance(resumed / "base one", resumed / "base pp2")
 
 
 def test_resume_in_the_same_layout_is_bitwise_equal(runs, resumed):

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
@@ -59,8 +59,10 @@ def read_config(folder: Path) -> ModelConfig:
 
 
 @torch.no_grad()
-def load_weights(model: Decoder, folder: Path) -> None:
+def load_weights(model: nn.Module, folder: Path) -> None:
     """Fills a model's parameters from a folder's safetensors, one tensor at a time.
+
+    `model` is a Decoder, or holds a part of one's parameters under their names (a pipeline stage) and its `config`.
 
     Beyond the parameters it takes the memory of the largest tensor. Parameters may be sharded (DTensor): each process
     then reads the files and keeps its part, so that no process ever holds the whole model.
@@ -68,17 +70,21 @@ def load_weights(model: Decoder, folder: Path) -> None:
     Raises:
         DataError: as `load_model` does; where the tensors do not fit, nothing was filled.
     """
+    config: Any = model.config
     headers = _read_headers(folder, _tensor_files(folder))
-    maps = tensor_maps(model.config)
-    names = checkpoint_names(model.config, [name for file in headers.values() for name in file])
-    _account(folder, model, maps, {names[name]: header for file in headers.values() for name, header in file.items()})
+    maps = tensor_maps(config)
+    names = checkpoint_names(config, [name for file in headers.values() for name in file])
+    with torch.device("meta"):
+        whole = Decoder(config)
+    _account(folder, whole, maps, {names[name]: header for file in headers.values() for name, header in file.items()})
     parameters = dict(model.named_parameters())
+    embedding = parameters.get("embed_tokens.weight")
     by_name = {tensor_map.name: tensor_map for tensor_map in maps}
     for stored, tensor in _stream(folder, headers):
         name = names[stored]
         if name in by_name:
             _fill(by_name[name], tensor, parameters)
-        elif not is_inert_tensor(name) and not _equals_embedding(tensor, model.head_weight):
+        elif not is_inert_tensor(name) and embedding is not None and not _equals_embedding(tensor, embedding):
             # Only a head beside a tied embedding comes here, and after the embedding: `_stream` sees to it.
             raise DataError(
                 f"{folder}: config.json ties the embeddings, but {name} differs from the embedding; "
@@ -252,8 +258,10 @@ def _stream(folder: Path, headers: dict[str, dict[str, tuple[list[int], str]]]) 
 
 
 def _fill(tensor_map: TensorMap, tensor: Tensor, parameters: dict[str, torch.nn.Parameter]) -> None:
-    """Copies a checkpoint's tensor into our parameters, converting on the way; makes no other copy of it."""
-    targets = [parameters[part] for part in tensor_map.parts]
+    """Copies a checkpoint's tensor into those of our parameters that are here; makes no other copy of it."""
+    targets = [parameters[part] for part in tensor_map.parts if part in parameters]
+    if not targets:  # all the parts of a tensor belong to one layer, so they are here or not together
+        return
     for target, part in zip(targets, tensor_map.split(tensor, [len(target) for target in targets]), strict=True):
         if isinstance(target, DTensor):
             shape, offset = compute_local_shape_and_global_offset(target.shape, target.device_mesh, target.placements)
@@ -267,6 +275,7 @@ def _equals_embedding(tensor: Tensor, embedding: Tensor) -> bool:
     """Whether a stored head equals the embedding; compared in pieces, for there may be no room for another copy."""
     if isinstance(embedding, DTensor):
         embedding = embedding.full_tensor()
+    embedding = embedding[: len(tensor)]  # padding is stored nowhere
     pairs = zip(tensor.split(_COMPARED_ROWS), embedding.split(_COMPARED_ROWS), strict=True)
     return all(torch.equal(theirs.to(ours.dtype), ours.detach().cpu()) for theirs, ours in pairs)
 

@@ -76,9 +76,7 @@ class Pipeline(nn.Module):
         self._stages = parallel.pipeline * parallel.stages_per_rank
         self._mesh, self._parallel = mesh, parallel
         self._ends = self._join_ends()
-        if self.holds_last and isinstance(self._last.embed_tokens, _CarriedHead):
-            for parameter in self._last.embed_tokens.parameters():
-                parameter.is_copy = True  # type: ignore[attr-defined]
+        self._mark_copy()
         self._schedule: tuple[tuple[int, ...], Any] | None = None
         self._scale, self._nll = 1.0, []
 
@@ -99,6 +97,18 @@ class Pipeline(nn.Module):
     def state_dict(self, *arguments: Any, **settings: Any) -> dict[str, Any]:
         """As of the whole decoder."""
         return {name: value for part in self.parts for name, value in part.state_dict(*arguments, **settings).items()}
+
+    def to_empty(self, *, device: Any, recurse: bool = True) -> "Pipeline":
+        """From the meta device to a real one; the parameters are new ones then."""
+        super().to_empty(device=device, recurse=recurse)
+        self._mark_copy()
+        return self
+
+    def _mark_copy(self) -> None:
+        """A tied head is counted, and written out, where the embedding is."""
+        if self.holds_last and isinstance(self._last.embed_tokens, _CarriedHead):
+            for parameter in self._last.embed_tokens.parameters():
+                parameter.is_copy = True  # type: ignore[attr-defined]
 
     # ---- a step
     def backward(self, arrays: tuple[Tensor, ...], micro_batch: int, scale: float, dtype: torch.dtype) -> Tensor:

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from aurora_m.model import BaseConfig, Decoder, add_adapters, count_parameters, load_model
+from aurora_m.model import BaseConfig, Decoder, add_adapters, count_parameters, load_model, load_weights, read_config
 from aurora_m.tokens import DomainTokens, TrainBatches, check_shares
 from aurora_m.workspace import DataError, Progress, RecipeError, format_count, read_json, write_json
 
@@ -77,7 +77,8 @@ def _train(
         torch.set_num_threads(config.threads)
     torch.manual_seed(seed)
     dtype = resolve_precision(config.precision, device)
-    whole = build_model(config, base, base_folder, facts["tokenizer"]["vocab_size"], seed)
+    vocab_size = facts["tokenizer"]["vocab_size"]
+    whole = build_model(config, base, base_folder, vocab_size, seed, empty=not ranks.alone)
     parameters = count_parameters(whole)
     if config.lora:
         if ranks.mesh is not None:
@@ -85,7 +86,7 @@ def _train(
                 "train.lora trains on one device, and train.parallel asks for more; leave one of them out"
             )
         add_adapters(whole, config.lora, seed, dtype)
-    model = place_model(whole, config, device, ranks)
+    model = place_model(whole, config, device, ranks, base_folder)
     batches = open_batches(config, tokens, facts, seed)
     guardian = Guardian(config.guardian, device)
     state = TrainingState(model, build_optimizer(model, config.optimizer), batches, guardian=guardian, ranks=ranks)
@@ -171,11 +172,14 @@ def _train(
     return result
 
 
-def place_model(model: Decoder, config: TrainConfig, device: torch.device, ranks: Ranks) -> Decoder | Pipeline:
-    """Brings a model to its device, or its shards to their devices.
+def place_model(
+    model: Decoder, config: TrainConfig, device: torch.device, ranks: Ranks, base_folder: Path | None
+) -> Decoder | Pipeline:
+    """Brings a model to its device, or its shards to their devices; the weights of an empty one from `base_folder`.
 
     Raises:
         RecipeError: model or phases do not divide by the degrees of `parallel`.
+        DataError: the base's files are damaged.
     """
     if ranks.mesh is None:
         model = model.to(device)
@@ -185,7 +189,13 @@ def place_model(model: Decoder, config: TrainConfig, device: torch.device, ranks
     check_model(model.config, config.parallel, ranks.count)
     for phase in config.phases:
         check_phase(phase, config.parallel, ranks)
-    return parallelize(model, ranks.mesh, config.parallel, compiled=config.compile)
+    split = parallelize(model, ranks.mesh, config.parallel, compiled=config.compile)
+    if base_folder:
+        # Each process reads the files and keeps its part: none ever holds the whole model.
+        split = split.to_empty(device=device)
+        with ranks.agreed():
+            load_weights(split, base_folder)
+    return split
 
 
 def check_phases(config: TrainConfig, facts: dict[str, Any]) -> None:
@@ -219,8 +229,10 @@ def warn_of_epochs(config: TrainConfig, facts: dict[str, Any], progress: Progres
         progress.say(f"warning: more than {_MANY_EPOCHS} epochs over {', '.join(many)}; more text would teach more")
 
 
-def build_model(config: TrainConfig, base: BaseConfig, base_folder: Path | None, vocab_size: int, seed: int) -> Decoder:
-    """The model training starts from, float32 on the CPU.
+def build_model(
+    config: TrainConfig, base: BaseConfig, base_folder: Path | None, vocab_size: int, seed: int, *, empty: bool = False
+) -> Decoder:
+    """The model training starts from, float32 on the CPU; `empty`: of an existing one its layout, on the meta device.
 
     Raises:
         RecipeError: it has fewer tokens than the tokenizer, or fewer positions than a phase's sequences; adapters are
@@ -231,7 +243,10 @@ def build_model(config: TrainConfig, base: BaseConfig, base_folder: Path | None,
         raise RecipeError(
             "train.lora adapts an existing model: give base.path, or leave lora out to train from scratch"
         )
-    if base_folder:
+    if base_folder and empty:
+        with torch.device("meta"):
+            model = Decoder(read_config(base_folder))
+    elif base_folder:
         model = load_model(base_folder)
     elif base.architecture:
         model = Decoder(base.architecture.model_config_for(vocab_size))
