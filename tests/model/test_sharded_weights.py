@@ -35,8 +35,11 @@ def _load_sharded(rank: int, rendezvous: Path, folders: list[Path]) -> None:
             for name, parameter in model.named_parameters():
                 assert isinstance(parameter, DTensor)
                 assert torch.equal(parameter.full_tensor(), whole[name]), name
+        dist.barrier()
     finally:
         dist.destroy_process_group()
+    # Threads of the group may outlive it, and tearing them down with the interpreter aborts now and then.
+    os._exit(0)
 
 
 @pytest.mark.skipif(not dist.is_gloo_available(), reason="needs gloo")
