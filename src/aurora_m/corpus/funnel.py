@@ -245,7 +245,7 @@ class DroppedSample:
         """Offers dropped documents with their reasons; rank uint64[n], best a hash of the content."""
         if not self.most or not dropped.num_rows:
             return
-        rows = self._best(reasons, rank)
+        rows = self.best(reasons, rank)
         dropped, reasons, rank = dropped.take(pa.array(rows)), [reasons[row] for row in rows], rank[rows]
         # Arrow copies the beginnings; polars would keep views of them, and with them the texts they are of.
         heads = pc.utf8_slice_codeunits(dropped.column("text"), 0, _SAMPLE_CHARACTERS)  # pyright: ignore[reportAttributeAccessIssue]
@@ -257,7 +257,7 @@ class DroppedSample:
         )
         self._gather([frame])
 
-    def _best(self, reasons: list[str], rank: np.ndarray) -> list[int]:
+    def best(self, reasons: list[str], rank: np.ndarray) -> list[int]:
         """Rows of a batch that may come into the sample, ascending: the first of every reason by their rank."""
         taken: Counter[str] = Counter()
         rows = []

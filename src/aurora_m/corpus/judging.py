@@ -84,24 +84,13 @@ def _drop(judged: Judged, pass_name: str, reasons: Sequence[str | None]) -> None
     stays = np.array([reason is None for reason in left], bool)
     judged.funnel.count_sizes(pass_name, judged.partition.record.lengths[rows], stays, left)
     judged.keep[rows] = stays
-    gone: dict[str, list[int]] = {}
-    for row, reason in zip(rows.tolist(), left, strict=True):
-        if reason is not None:
-            gone.setdefault(reason, []).append(row)
-    if gone and judged.dropped.most:
-        _sample(judged, pass_name, gone)
-
-
-def _sample(judged: Judged, pass_name: str, gone: Mapping[str, list[int]]) -> None:
-    """Offers to the sample those that it could take."""
-    reason_of: dict[int, str] = {}
-    ranks = judged.partition.record.hashes
-    for reason, rows in gone.items():
-        order = np.argsort(ranks[rows], kind="stable")[: judged.dropped.most]
-        reason_of |= {rows[place]: reason for place in order.tolist()}
-    wanted = np.array(sorted(reason_of), np.int64)
+    gone = rows[~stays]
+    named = [reason for reason in left if reason is not None]
+    ranks = judged.partition.record.hashes[gone]
+    # Only what the sample may take is read.
+    chosen = judged.dropped.best(named, ranks)
     start = 0
-    for batch in judged.partition.take(wanted):
-        rows = wanted[start : start + batch.num_rows]
+    for batch in judged.partition.take(gone[chosen]):
+        part = chosen[start : start + batch.num_rows]
         start += batch.num_rows
-        judged.dropped.add(batch, pass_name, [reason_of[row] for row in rows.tolist()], ranks[rows])
+        judged.dropped.add(batch, pass_name, [named[row] for row in part], ranks[part])

@@ -14,7 +14,7 @@ import pyarrow as pa
 from .classifiers import classifier_limits, classifier_scores, classifiers_of
 from .config import ClassifierConfig, CurateConfig, DomainConfig, PerplexityConfig
 from .perplexity import BUCKET, SCORE, buckets_of, perplexity_of, perplexity_scores
-from .thresholds import first_failures
+from .thresholds import judge_signals
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,4 @@ def judge_scores(
     Returns:
         keep (bool[rows]); reasons (None where kept), the first that failed: `classifier:<name>_min` or `_max`.
     """
-    names = [name.replace(".", ":", 1) for name in limits]
-    failed = first_failures(scores, limits, rows)
-    return failed < 0, [None if number < 0 else names[number] for number in failed.tolist()]
+    return judge_signals(scores, limits, [name.replace(".", ":", 1) for name in limits], rows)

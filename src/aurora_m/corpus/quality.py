@@ -16,7 +16,7 @@ from . import kernels, repetition, sequences
 from .language_settings import LanguageSettings
 from .phrases import count_phrases, phrase_table
 from .segments import Segments, text_buffers
-from .thresholds import effective_thresholds, first_failures
+from .thresholds import effective_thresholds, judge_signals
 from .unicode_tables import unicode_tables
 
 _GENERATED = (
@@ -66,9 +66,7 @@ def judge_quality(
     signals: Mapping[str, np.ndarray], limits: Mapping[str, float | None], rows: int
 ) -> tuple[np.ndarray, list[str | None]]:
     """Which texts pass all thresholds (bool[rows]), and the reasons of the others; see `quality_pass`."""
-    names = [f"quality:{name.rpartition('_')[0]}" for name in limits]
-    failed = first_failures(signals, limits, rows)
-    return failed < 0, [None if number < 0 else names[number] for number in failed.tolist()]
+    return judge_signals(signals, limits, [f"quality:{name.rpartition('_')[0]}" for name in limits], rows)
 
 
 def _text_signals(

@@ -122,11 +122,14 @@ def effective_thresholds(
     return limits
 
 
-def first_failures(signals: Mapping[str, np.ndarray], limits: Mapping[str, float | None], rows: int) -> np.ndarray:
-    """The place in `limits` of the first threshold that each document fails, int64[rows]; -1 where it keeps all.
+def judge_signals(
+    signals: Mapping[str, np.ndarray], limits: Mapping[str, float | None], named: list[str], rows: int
+) -> tuple[np.ndarray, list[str | None]]:
+    """Which documents keep all limits (bool[rows]), and of the others the reason: the first that they fail.
 
     Args:
         signals: float32[rows] each, by name; a limit is named `<signal>_min` or `<signal>_max`.
+        named: the reason for each of the limits.
     """
     first = np.full(rows, -1)
     for number, (name, limit) in enumerate(limits.items()):
@@ -135,7 +138,7 @@ def first_failures(signals: Mapping[str, np.ndarray], limits: Mapping[str, float
         signal, _, side = name.rpartition("_")
         failed = signals[signal] < limit if side == "min" else signals[signal] > limit
         first[failed & (first < 0)] = number
-    return first
+    return first < 0, [None if number < 0 else named[number] for number in first.tolist()]
 
 
 # datatrove's parameter -> our threshold. FineWeb-2's files have those from `dup_line_frac` to `max_avg_word_length`.
