@@ -128,10 +128,16 @@ class LedgerConfig(Section):
 
 
 class CheckpointConfig(Section):
-    """Every how many tokens a checkpoint is written, and how many within a phase are kept (its last one always)."""
+    """Every how many tokens a checkpoint is written, and which are kept: the newest `keep` of each phase, and for good
+    the phase's last and the first at or after each multiple of `keep_every` tokens of the run.
+
+    `asynchronous`: it is written while training goes on, from a copy in host memory.
+    """
 
     every: Annotated[Count, Field(gt=0)]
     keep: PositiveInt = 2
+    keep_every: Annotated[Count, Field(gt=0)] | None = None
+    asynchronous: bool = True
 
 
 class ParallelConfig(Section):

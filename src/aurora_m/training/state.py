@@ -21,9 +21,9 @@ from .checkpoint import (
     random_tensors,
     read_record,
     restore_random,
-    save_checkpoint,
 )
-from .config import GuardianConfig
+from .checkpoint_writer import CheckpointWriter
+from .config import CheckpointConfig, GuardianConfig
 from .guardian import Guardian
 from .optimizer import state_tensors
 from .pipelining import Pipeline
@@ -68,6 +68,7 @@ class TrainingState:
     """The bad steps up to the last one, in a row: number, reason, documents."""
     guardian: Guardian = field(default=None)  # type: ignore[assignment] -- made for the model's device where not given
     ranks: Ranks = SINGLE
+    writer: CheckpointWriter = field(default_factory=CheckpointWriter)
 
     def __post_init__(self) -> None:
         if self.guardian is None:
@@ -90,15 +91,28 @@ class TrainingState:
             for counts in (self.tokens_by_domain, self.phase_tokens_by_domain):
                 counts[domain] = counts.get(domain, 0) + tokens
 
-    def save(self, out: Path, fingerprint: str, keep: int, batches: dict[str, Any]) -> Path:
-        """Writes a checkpoint of the phase, and deletes all but its newest `keep`; `batches` is the data's state."""
-        folder = checkpoint_folder(out / self.phase, self.step)
+    def save(
+        self, out: Path, fingerprint: str, config: CheckpointConfig, batches: dict[str, Any], *, wait: bool
+    ) -> Path:
+        """Has a checkpoint of the phase written, and those deleted that need not stay; `batches` is the data's state.
+
+        It is there on return with `wait`, otherwise when the writer is through.
+
+        Raises:
+            AuroraError: it, or the one before it, could not be written.
+        """
+        phase_folder = out / self.phase
+        folder = checkpoint_folder(phase_folder, self.step)
         record = {name: getattr(self, name) for name in _RECORDED}
         record |= {"fingerprint": fingerprint, "batches": batches}
-        save_checkpoint(folder, self._tensors(), record, self.ranks)
         # While steps are bad a good one might go, and training may have to go back to it.
-        if self.ranks.is_main and not self.bad_steps:
-            prune_checkpoints(out / self.phase, keep)
+        prunes = self.ranks.is_main and not self.bad_steps
+
+        def prune() -> None:
+            if prunes:
+                prune_checkpoints(phase_folder, config.keep, config.keep_every)
+
+        self.writer.save(folder, self._tensors(), record, prune, wait=wait)
         return folder
 
     def load(self, folder: Path) -> None:

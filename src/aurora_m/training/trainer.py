@@ -19,6 +19,7 @@ from aurora_m.tokens import Batch
 from aurora_m.workspace import Progress, Task, atomic_folder
 
 from .chain import mark_phase
+from .checkpoint_writer import CheckpointWriter
 from .config import CheckpointConfig, PhaseConfig
 from .device import auto_micro_batch, autocast, pipelined_micro_batch
 from .feed import Feed
@@ -70,6 +71,7 @@ def run_phase(state: TrainingState, phase: PhaseConfig, segment: Segment, loop: 
     remaining = phase.steps - state.phase_step
     with (
         stop_requests() as stop,
+        CheckpointWriter(state.ranks, loop.checkpoint.asynchronous) as state.writer,
         loop.progress.task(phase.name, total=remaining * phase.tokens_per_step, unit="tokens") as task,
     ):
         while state.phase_step < phase.steps:
@@ -105,7 +107,7 @@ def _run_steps(
     )
     micro_batch = pipelined_micro_batch(micro_batch, sequences, ranks.degree("pipeline"))
     queued: _Step | None = None
-    began, waited = time.monotonic(), 0.0
+    began, waited, held_up = time.monotonic(), 0.0, state.writer.seconds
     while state.phase_step < phase.steps:
         # ---- loss and gradients
         batch = feed.next()
@@ -124,12 +126,15 @@ def _run_steps(
         ended = time.monotonic()
         state.count(tokens_by_domain(batch), ended - began)
         step = _Step(state, batch, rate, ended - began, feed.waited_seconds - waited, loss, grad_norm, bad, nll)
-        began, waited = ended, feed.waited_seconds
+        if state.writer.seconds > held_up:
+            step.row["checkpoint_seconds"] = round_figures(state.writer.seconds - held_up)
+        began, waited, held_up = ended, feed.waited_seconds, state.writer.seconds
         if queued is not None:
             _note(queued, state, metrics)
         last = state.phase_step == phase.steps
         measures = loop.measure and (last or _is_due(state.tokens, phase.tokens_per_step, loop.measure_every))
         due, stops = _is_due(state.tokens, phase.tokens_per_step, loop.checkpoint.every), ranks.any(stop.asked)
+        state.writer.check()
         queued = step
         if measures or last or due or stops:
             _note(step, state, metrics)
@@ -147,7 +152,7 @@ def _run_steps(
             state.bad_steps = []
         if last or stops or (due and not state.bad_steps):
             state.metrics_position = metrics.position
-            saved = state.save(loop.out, fingerprint, loop.checkpoint.keep, feed.state)
+            saved = state.save(loop.out, fingerprint, loop.checkpoint, feed.state, wait=last or stops)
             if stops:
                 raise StoppedByUser(
                     f"stopped in phase {phase.name} at step {state.step} ({state.tokens} tokens); checkpoint "
