@@ -3,8 +3,8 @@
 A GPTBigCode model of 50M parameters, steps of 4 sequences of 256, AdamW in float32 on 2 threads: 0.6 GB a checkpoint.
 Turns of 8 steps, in which a checkpoint is saved after the 4th: none, in the loop, beside it, one after the other so
 that what else the machine does falls on all. `stands still` is how long the loop waits (metrics' `checkpoint_seconds`:
-for the checkpoint itself, or for the copy in memory); `costs` is how much longer the four steps after it took, wait
-included, than in the turn without: a writer beside the loop takes its share of the cores and of the memory's speed.
+for the checkpoint itself, or for the copy in memory); `CPU` is how many more CPU seconds the process took from there
+to the end of the last step than in the turn without.
 
     python benchmarks/checkpoints.py [--turns 4] [--threads 2]
 """
@@ -41,7 +41,7 @@ MODES = {"no checkpoint": None, "in the loop": False, "beside the loop": True}
 
 
 class Stopwatch(Progress):
-    """Progress that remembers when each step ended."""
+    """Progress that remembers the CPU seconds at which each step ended."""
 
     def __init__(self) -> None:
         super().__init__(quiet=True)
@@ -49,7 +49,7 @@ class Stopwatch(Progress):
 
     @contextmanager
     def task(self, name: str, total: float | None = None, unit: str = "documents"):
-        yield Task(name, total, unit, lambda task: self.times.append(time.perf_counter()))
+        yield Task(name, total, unit, lambda task: self.times.append(time.process_time()))
 
 
 def write_documents(folder: Path) -> None:
@@ -63,7 +63,7 @@ def write_documents(folder: Path) -> None:
 def take_turn(
     model: Decoder, optimizer: torch.optim.Optimizer, tokens: Path, asynchronous: bool | None
 ) -> tuple[float, float]:
-    """Seconds the loop stood still for the checkpoint, and seconds of the steps after it with that."""
+    """Seconds the loop stood still for the checkpoint, and CPU seconds from there to the end of the last step."""
     stopwatch = Stopwatch()
     batches = TrainBatches({"aa": DomainTokens(tokens, "aa")}, {"aa": 1.0}, LENGTH, 0, 0)
     phase = PhaseConfig.model_validate(
@@ -105,20 +105,20 @@ def main() -> None:
             for mode, (stood, seconds) in taken.items():
                 still[mode].append(stood)
                 costs[mode].append(seconds - taken["no checkpoint"][1])
-            print("; ".join(f"{mode}: {stood:.2f} of {seconds:.2f} s" for mode, (stood, seconds) in taken.items()))
+            print("; ".join(f"{mode}: {stood:.2f} of {seconds:.2f} CPU s" for mode, (stood, seconds) in taken.items()))
     parameters = count_parameters(model)
     print(f"{platform.processor() or platform.machine()}, {arguments.threads} threads, torch {torch.__version__}")
     print(f"{parameters:,} parameters, {12 * parameters / 1e9:.2f} GB a checkpoint, {arguments.turns} turns, medians\n")
-    print("| checkpoint | stands still, s | costs, s |\n|---|---|---|")
+    print("| checkpoint | stands still, s | CPU, s |\n|---|---|---|")
     result: dict[str, float] = {"parameters": parameters}
     for mode, key in (("in the loop", "synchronous"), ("beside the loop", "asynchronous")):
         stood, cost = statistics.median(still[mode]), statistics.median(costs[mode])
-        result |= {f"{key}_stall_seconds": round(stood, 3), f"{key}_cost_seconds": round(cost, 3)}
+        result |= {f"{key}_stall_seconds": round(stood, 3), f"{key}_cpu_seconds": round(cost, 3)}
         print(f"| {mode} | {stood:.2f} | {cost:.2f} |")
-    for name in ("stall", "cost"):
+    for name in ("stall", "cpu"):
         ratio = result[f"synchronous_{name}_seconds"] / result[f"asynchronous_{name}_seconds"]
         result[f"{name}_ratio"] = round(ratio, 2)
-    print(f"\nstands still {result['stall_ratio']:.1f} times shorter, costs {result['cost_ratio']:.2f} times less")
+    print(f"\nstands still {result['stall_ratio']:.1f} times shorter, {result['cpu_ratio']:.2f} times less CPU")
     print(f"RESULT {json.dumps(result)}")
 
 

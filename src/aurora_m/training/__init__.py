@@ -10,6 +10,7 @@ from .config import (
     OptimizerConfig,
     ParallelConfig,
     PhaseConfig,
+    TelemetryConfig,
     TrainConfig,
 )
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from .stage import train
     from .state import TrainingState, resume
     from .telemetry import MetricsFile
+    from .trackers import check_trackers
     from .trainer import Loop, run_phase
 
 
@@ -44,6 +46,7 @@ __all__ = [
     "PhaseConfig",
     "Ranks",
     "StoppedByUser",
+    "TelemetryConfig",
     "TrainConfig",
     "TrainingState",
     "build_mesh",
@@ -51,6 +54,7 @@ __all__ = [
     "build_segments",
     "chain_fingerprints",
     "check_model",
+    "check_trackers",
     "clip_gradients",
     "decoder_loss",
     "fingerprint_large",
@@ -82,6 +86,7 @@ __getattr__ = lazy_exports(
         "build_mesh": "parallel",
         "build_optimizer": "optimizer",
         "check_model": "parallel",
+        "check_trackers": "trackers",
         "clip_gradients": "gradients",
         "decoder_loss": "parallel_loss",
         "is_main_process": "job",

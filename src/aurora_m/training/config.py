@@ -140,6 +140,22 @@ class CheckpointConfig(Section):
     asynchronous: bool = True
 
 
+class WandbConfig(Section):
+    """Weights & Biases: where the run goes. `offline` writes into the run folder only, for `wandb sync`."""
+
+    project: str = Field(min_length=1)
+    entity: str | None = None
+    mode: Literal["online", "offline"] = "online"
+
+
+class TelemetryConfig(Section):
+    """Who is told what goes into `metrics.jsonl`, and whether energy is measured where counters can be read."""
+
+    tensorboard: bool = False
+    wandb: WandbConfig | None = None
+    energy: bool = True
+
+
 class ParallelConfig(Section):
     """How the ranks of a torchrun job share the work; alone (one process) nothing of it applies.
 
@@ -190,6 +206,7 @@ class TrainConfig(Section):
     lora: LoraConfig | None = None
     threads: PositiveInt | None = None
     parallel: ParallelConfig = ParallelConfig()
+    telemetry: TelemetryConfig = TelemetryConfig()
 
     @model_validator(mode="after")
     def _phases_follow_each_other(self) -> "TrainConfig":

@@ -24,6 +24,7 @@ from .checkpoint import (
 )
 from .checkpoint_writer import CheckpointWriter
 from .config import CheckpointConfig, GuardianConfig
+from .energy import EnergyMeter, add_joules
 from .guardian import Guardian
 from .optimizer import state_tensors
 from .pipelining import Pipeline
@@ -66,9 +67,13 @@ class TrainingState:
     """Of the last step that was taken and whose figures are known."""
     bad_steps: list[dict[str, Any]] = field(default_factory=list)
     """The bad steps up to the last one, in a row: number, reason, documents."""
+    joules: dict[str, float] = field(default_factory=dict)
+    """Of all ranks together, by kind; empty where nothing is measured."""
+    phase_joules: dict[str, float] = field(default_factory=dict)
     guardian: Guardian = field(default=None)  # type: ignore[assignment] -- made for the model's device where not given
     ranks: Ranks = SINGLE
     writer: CheckpointWriter = field(default_factory=CheckpointWriter)
+    meter: EnergyMeter = field(default_factory=EnergyMeter)
 
     def __post_init__(self) -> None:
         if self.guardian is None:
@@ -78,6 +83,7 @@ class TrainingState:
         """Turns to a phase at its first step."""
         self.phase, self.phase_step, self.phase_seconds, self.phase_tokens_by_domain = phase, 0, 0.0, {}
         self.bad_steps = []
+        self.phase_joules = {}
         self.guardian.forget()
 
     def count(self, tokens_by_domain: dict[str, int], seconds: float) -> None:
@@ -90,6 +96,12 @@ class TrainingState:
             self.tokens += tokens
             for counts in (self.tokens_by_domain, self.phase_tokens_by_domain):
                 counts[domain] = counts.get(domain, 0) + tokens
+
+    def take_energy(self) -> None:
+        """Counts the energy since the last call; all ranks call it together."""
+        taken = self.ranks.gather(self.meter.take())
+        for joules in (self.joules, self.phase_joules):
+            add_joules(joules, taken)
 
     def save(
         self, out: Path, fingerprint: str, config: CheckpointConfig, batches: dict[str, Any], *, wait: bool
@@ -126,7 +138,7 @@ class TrainingState:
         record = load_checkpoint(folder, tensors, self.ranks)
         restore_random(tensors)
         for name in _RECORDED:
-            setattr(self, name, record[name])
+            setattr(self, name, record.get(name, {}) if name in _LATER else record[name])
         self.batches.load_state_dict(record["batches"])
 
     def _tensors(self) -> dict[str, Tensor]:
@@ -147,7 +159,10 @@ _RECORDED = (
     "metrics_position",
     "last_loss",
     "bad_steps",
+    "joules",
+    "phase_joules",
 )
+_LATER = ("joules", "phase_joules")  # checkpoints written before these were recorded have none
 
 
 def resume(state: TrainingState, out: Path, chain: Chain, progress: Progress) -> bool:
