@@ -115,10 +115,8 @@ def main() -> None:
         stood, cost = statistics.median(still[mode]), statistics.median(costs[mode])
         result |= {f"{key}_stall_seconds": round(stood, 3), f"{key}_cpu_seconds": round(cost, 3)}
         print(f"| {mode} | {stood:.2f} | {cost:.2f} |")
-    for name in ("stall", "cpu"):
-        ratio = result[f"synchronous_{name}_seconds"] / result[f"asynchronous_{name}_seconds"]
-        result[f"{name}_ratio"] = round(ratio, 2)
-    print(f"\nstands still {result['stall_ratio']:.1f} times shorter, {result['cpu_ratio']:.2f} times less CPU")
+    result["stall_ratio"] = round(result["synchronous_stall_seconds"] / result["asynchronous_stall_seconds"], 2)
+    print(f"\nbeside the loop, it stands still {result['stall_ratio']:.1f} times shorter")
     print(f"RESULT {json.dumps(result)}")
 
 

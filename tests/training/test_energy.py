@@ -13,6 +13,7 @@ from tests.training.synthetic import tiny_base, tiny_config, write_tokens
 from aurora_m.training import energy, stage
 from aurora_m.training.energy import EnergyMeter, describe_energy, gpu_counters, open_meter, rapl_counters
 from aurora_m.training.stage import train
+from aurora_m.training.ranks import Ranks
 from aurora_m.training.state import TrainingState
 from aurora_m.workspace import Progress, read_json
 
@@ -109,6 +110,18 @@ def test_energy_is_given_by_kind_and_per_billion_tokens():
     assert describe_energy({}, 5) == "not measured"
     found = describe_energy({"gpu": 7.2e6, "cpu": 3.6e6}, 500_000_000)
     assert found == {"kwh": 3.0, "kwh_by_kind": {"cpu": 1.0, "gpu": 2.0}, "kwh_per_billion_tokens": 6.0}
+
+
+class TwoRanks(Ranks):
+    def gather(self, value):
+        return [value, {"gpu": 2.0}]
+
+
+def test_all_ranks_joules_are_summed():
+    state = TrainingState(torch.nn.Linear(1, 1), None, None, ranks=TwoRanks(), meter=EnergyMeter([OneJouleARead()]))
+    state.take_energy()
+    state.take_energy()
+    assert state.joules == state.phase_joules == {"cpu": 7200.0, "gpu": 4.0}
 
 
 # ---- a run
