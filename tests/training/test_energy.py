@@ -12,8 +12,8 @@ from tests.training.synthetic import tiny_base, tiny_config, write_tokens
 
 from aurora_m.training import energy, stage
 from aurora_m.training.energy import EnergyMeter, describe_energy, gpu_counters, open_meter, rapl_counters
-from aurora_m.training.stage import train
 from aurora_m.training.ranks import Ranks
+from aurora_m.training.stage import train
 from aurora_m.training.state import TrainingState
 from aurora_m.workspace import Progress, read_json
 
