@@ -29,7 +29,8 @@ def block_mask_of(runs: Runs) -> BlockMask:
     ends = torch.clamp((blocks + 1) * BLOCK, max=length) - 1
     lowest, highest = firsts[:, ::BLOCK].unsqueeze(2), firsts[:, ends].unsqueeze(2)  # (B, blocks, 1)
     seen = (blocks.unsqueeze(1) >= blocks) & ((blocks + 1) * BLOCK > lowest)
-    whole = (blocks.unsqueeze(1) > blocks) & (blocks * BLOCK >= highest)
+    complete = ((blocks + 1) * BLOCK <= length).unsqueeze(1)  # a block of queries that ends behind the row is not whole
+    whole = (blocks.unsqueeze(1) > blocks) & (blocks * BLOCK >= highest) & complete
     partial_counts, partial = _in_order(seen & ~whole)
     whole_counts, whole_ones = _in_order(whole)
 
