@@ -133,7 +133,14 @@ def _parallelize_part(model: Decoder, mesh: DeviceMesh, config: ParallelConfig, 
             layer.compile()
     if mesh["data"].size() > 1:
         _shard(model, mesh["data"])
-    return model.to(mesh.device_type)
+    _bring(model, mesh.device_type)
+    return model
+
+
+def _bring(module: nn.Module, device_type: str) -> None:
+    """Moves a module; one that is there is left alone, because fake tensors cannot be put in each other's place."""
+    if any(parameter.device.type != device_type for parameter in module.parameters()):
+        module.to(device_type)
 
 
 def reshard(model: nn.Module) -> None:
@@ -157,9 +164,9 @@ def _shard(model: Decoder, mesh: DeviceMesh) -> None:
         return Shard(1) if split_rows and parameter.dim() > 1 else None
 
     for layer in own_layers(model):
-        layer.to(mesh.device_type)  # one at a time: the whole model may be more than a device holds
+        _bring(layer, mesh.device_type)  # one at a time: the whole model may be more than a device holds
         fully_shard(layer, mesh=mesh, shard_placement_fn=placement)
-    model.to(mesh.device_type)
+    _bring(model, mesh.device_type)
     fully_shard(model, mesh=mesh, shard_placement_fn=placement, reshard_after_forward=False)
     for module in model.modules():
         if isinstance(module, FSDPModule):
