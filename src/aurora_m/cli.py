@@ -70,10 +70,11 @@ def _run(
 ) -> None:
     """Runs a recipe, or one stage of it, and tells where the report is."""
     from .pipeline import run as run_recipe
+    from .training import is_main_process
     from .workspace import Progress
 
     folder = run_recipe(recipe, runs=runs, from_stage=from_stage, only=only, dry_run=dry_run, progress=Progress(quiet))
-    if not dry_run:
+    if not dry_run and is_main_process():
         typer.echo(f"report: {folder / 'report' / 'index.html'}")
 
 

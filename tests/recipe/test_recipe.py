@@ -209,6 +209,17 @@ def test_a_model_from_scratch_is_explained_by_its_features(tmp_path):
     ) in console.file.getvalue()
 
 
+def test_adapters_are_explained_and_need_a_base_to_adapt(tmp_path):
+    lora = "train.lora={rank: 16, alpha: 32, targets: [q, v]}"
+    recipe = Recipe.load(REPOSITORY / "recipes" / "aurora-m-15b.yaml", [lora, "align.lora={rank: 8, alpha: 8}"])
+    console = Console(file=io.StringIO(), width=400)
+    console.print(explain_recipe(recipe, tmp_path))
+    assert "LoRA in training: rank 16, alpha 32, on q, v; merged on export." in console.file.getvalue()
+    assert "LoRA in safety tuning: rank 8, alpha 8, on all matrices of the layers" in console.file.getvalue()
+    with pytest.raises(RecipeError, match=r"train\.lora: adapts an existing model; give base\.path"):
+        Recipe.load(REPOSITORY / "recipes" / "quickstart.yaml", [lora])
+
+
 def test_the_papers_recipe_has_the_papers_figures():
     recipe = Recipe.load(REPOSITORY / "recipes" / "aurora-m-15b.yaml")
     cap, cat = recipe.train.phases

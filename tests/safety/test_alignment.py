@@ -7,7 +7,7 @@ import pytest
 from safetensors.numpy import load_file
 from tests.safety.material import QUIET, row, write_rows, write_trained
 
-from aurora_m.model import load_model
+from aurora_m.model import count_parameters, load_model
 from aurora_m.safety import AlignConfig, align
 from aurora_m.training import StoppedByUser, TrainingState
 from aurora_m.workspace import DataError, RecipeError
@@ -48,6 +48,18 @@ def test_tuning_lowers_the_loss_and_leaves_a_model_that_loads(rows_file, train, 
     assert losses(tmp_path / "align")[-1] < 0.8 * losses(tmp_path / "align")[0]
     assert load_model(tmp_path / "align" / result["final_model"]).config.layers == 1
     assert (tmp_path / "align" / "SFT" / "model" / "tokenizer.json").is_file()
+
+
+def test_tuning_with_adapters_changes_their_matrices_only(rows_file, train, tokens, tmp_path):
+    lora = {"rank": 4, "alpha": 16, "targets": ["out", "down"]}
+    result = run(train, tokens, tmp_path / "align", epochs=6, lora=lora)
+    assert losses(tmp_path / "align")[-1] < losses(tmp_path / "align")[0]
+    before = load_file(train / "CAT" / "model" / "model.safetensors")
+    after = weights(tmp_path / "align")
+    assert before.keys() == after.keys()
+    changed = {name for name, tensor in before.items() if tensor.tobytes() != after[name]}
+    assert changed == {"transformer.h.0.attn.c_proj.weight", "transformer.h.0.mlp.c_proj.weight"}
+    assert result["parameters"] == count_parameters(load_model(tmp_path / "align" / "SFT" / "model"))
 
 
 def test_align_json_says_what_was_used(rows_file, train, tokens, tmp_path):

@@ -15,11 +15,13 @@ import torch
 from safetensors.torch import load_file
 from tests.conftest import REPOSITORY
 from tests.training.synthetic import tiny_config, write_tokens
+from torch.testing._internal.distributed.fake_pg import FakeStore
 
-from aurora_m.model import ArchitectureConfig
-from aurora_m.training import ParallelConfig, PhaseConfig, Ranks
+from aurora_m.model import ArchitectureConfig, Decoder
+from aurora_m.training import ParallelConfig, PhaseConfig, Ranks, build_mesh, parallelize
 from aurora_m.training.checkpoint import list_checkpoints
 from aurora_m.training.device import pipelined_micro_batch
+from aurora_m.training.gradients import local_tensor
 from aurora_m.training.parallel import check_model, check_phase
 from aurora_m.workspace import RecipeError, read_json
 
@@ -273,3 +275,19 @@ def test_micro_batches_of_a_pipeline_are_equal_and_many():
 
 def test_alone_nothing_is_parallel():
     assert tiny_config().parallel.degrees(1) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("parallel", [{"tensor": 4}, {"pipeline": 4, "tensor": 2}, {}])
+def test_a_model_over_128_ranks_is_laid_out_without_weights_or_processes(parallel):
+    config, distributed = ParallelConfig(**parallel), torch.distributed
+    distributed.init_process_group("fake", store=FakeStore(), rank=37, world_size=128)
+    try:
+        with torch.device("meta"):
+            whole = Decoder(model(hidden_size=128, ffn_size=256))
+        parameters = sum(parameter.numel() for parameter in whole.parameters())
+        split = parallelize(whole, build_mesh(config, "cpu", 128), config)
+        own = sum(local_tensor(parameter).numel() for parameter in split.parameters())
+    finally:
+        distributed.destroy_process_group()
+    # Stages differ in size, and each rank has some rows of what does not divide.
+    assert 0.5 * parameters / 128 < own < 1.5 * parameters / 128

@@ -162,10 +162,12 @@ def attention_masks(
     """The masks of one forward pass, by a layer's window; None where plain causal attention says the same.
 
     Args:
-        hidden: (B, L, hidden) what goes into the first layer; only its shape, dtype and device matter.
+        hidden: (B, L, hidden) what goes into the first layer; only its length, dtype and device matter.
         cache: notes `document_ids` as those of its next tokens.
     """
-    length, start = hidden.size(1), cache.length if cache is not None else 0
+    # Where tokens are split over tensor ranks `hidden` is a part of them, and the mask is of all.
+    length = hidden.size(1) if document_ids is None else document_ids.size(1)
+    start = cache.length if cache is not None else 0
     queries = keys = document_ids
     if cache is not None:
         if document_ids is not None:

@@ -8,12 +8,13 @@ The mesh has three dimensions, from the slowest links to the fastest: pipeline, 
   et al. 2020).
 - pipeline: `pipelining.py`.
 
-`build_mesh` and `parallelize` run as well under FakeTensorMode with PyTorch's fake process group.
+`build_mesh` and `parallelize` run as well with PyTorch's fake process group, on a model on the meta device; `to_empty`
+under FakeTensorMode then gives a sharded model that computes nothing.
 """
 
 import logging
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -36,6 +37,8 @@ from aurora_m.workspace import RecipeError
 from .config import ParallelConfig, PhaseConfig
 from .pipelining import Pipeline, cut
 from .ranks import Ranks
+
+M = TypeVar("M", bound=nn.Module)
 
 # It remarks, on every rank, that a bias split over two dimensions is gathered in two steps.
 logging.getLogger("torch.distributed.tensor._redistribute").setLevel(logging.ERROR)
@@ -133,14 +136,7 @@ def _parallelize_part(model: Decoder, mesh: DeviceMesh, config: ParallelConfig, 
             layer.compile()
     if mesh["data"].size() > 1:
         _shard(model, mesh["data"])
-    _bring(model, mesh.device_type)
-    return model
-
-
-def _bring(module: nn.Module, device_type: str) -> None:
-    """Moves a module; one that is there is left alone, because fake tensors cannot be put in each other's place."""
-    if any(parameter.device.type != device_type for parameter in module.parameters()):
-        module.to(device_type)
+    return _bring(model, mesh)
 
 
 def reshard(model: nn.Module) -> None:
@@ -155,6 +151,12 @@ def own_layers(model: Decoder) -> Iterator[nn.Module]:
     return (layer for layer in model.layers if any(True for _ in layer.parameters()))
 
 
+def _bring(module: M, mesh: DeviceMesh) -> M:
+    """Moves a module to the mesh's devices; on the meta device it stays, for the caller to fill (`to_empty`)."""
+    is_meta = any(parameter.is_meta for parameter in module.parameters())
+    return module if is_meta else module.to(mesh.device_type)
+
+
 def _shard(model: Decoder, mesh: DeviceMesh) -> None:
     """FSDP2, a group of parameters per layer; embedding, head and last norm stay gathered until the step's end."""
 
@@ -164,9 +166,9 @@ def _shard(model: Decoder, mesh: DeviceMesh) -> None:
         return Shard(1) if split_rows and parameter.dim() > 1 else None
 
     for layer in own_layers(model):
-        _bring(layer, mesh.device_type)  # one at a time: the whole model may be more than a device holds
+        _bring(layer, mesh)  # one at a time: the whole model may be more than a device holds
         fully_shard(layer, mesh=mesh, shard_placement_fn=placement)
-    _bring(model, mesh.device_type)
+    _bring(model, mesh)
     fully_shard(model, mesh=mesh, shard_placement_fn=placement, reshard_after_forward=False)
     for module in model.modules():
         if isinstance(module, FSDPModule):

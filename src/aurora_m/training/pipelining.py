@@ -179,7 +179,7 @@ class Pipeline(nn.Module):
         if not self.config.tied_embeddings:
             return None
         own = None
-        for ranks in self._mesh.mesh.flatten(1).T.tolist():
+        for ranks in self._mesh.mesh.numpy().reshape(self._parallel.pipeline, -1).T.tolist():
             group = dist.new_group([ranks[0], ranks[-1]])
             if dist.get_rank() in (ranks[0], ranks[-1]):
                 own = group
