@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from .generation import generate
     from .lora import add_adapters
     from .loss import IGNORED, chunked_loss
-    from .weights import load_model, save_model
+    from .weights import load_model, read_config, save_model
 
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "fetch_base",
     "generate",
     "load_model",
+    "read_config",
     "resize_vocabulary",
     "save_model",
 ]
@@ -45,6 +46,7 @@ __getattr__ = lazy_exports(
         "fetch_base": "fetch",
         "generate": "generation",
         "load_model": "weights",
+        "read_config": "weights",
         "resize_vocabulary": "decoder",
         "save_model": "weights",
     },

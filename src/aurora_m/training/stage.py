@@ -184,7 +184,7 @@ def place_model(model: Decoder, config: TrainConfig, device: torch.device, ranks
         return model
     check_model(model.config, config.parallel, ranks.count)
     for phase in config.phases:
-        check_phase(phase, config.parallel, ranks)
+        check_phase(phase, config.parallel, ranks.count)
     return parallelize(model, ranks.mesh, config.parallel, compiled=config.compile)
 
 
