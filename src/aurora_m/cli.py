@@ -152,6 +152,79 @@ def explain(recipe: RecipePath, changes: Changes = None, runs: Runs = Path("runs
 
 
 @app.command()
+def plan(
+    recipe: RecipePath,
+    devices: Annotated[int, typer.Option(min=1, help="How many devices (GPUs) there would be.")],
+    device: Annotated[str, typer.Option(help="Which: a100, h100, h200, mi250x (one die), ...")],
+    changes: Changes = None,
+    price: Annotated[float | None, typer.Option(metavar="MONEY", help="Of one device for one hour.")] = None,
+    mfu: Annotated[float, typer.Option(help="Share of the devices' peak that training is assumed to reach.")] = 0.4,
+    mesh: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PxDxT", help="Only this mesh, pipeline x data x tensor, such as 4x8x4. Repeatable."),
+    ] = None,
+    micro_batch: Annotated[int | None, typer.Option(min=1, help="Sequences at once; default: the recipe's, or 1.")] = None,
+    base_config: Annotated[
+        Path | None, typer.Option(metavar="config.json", help="The base model's, where it is not at hand.")
+    ] = None,
+) -> None:
+    """Tell what training would take on devices that are not here: memory, traffic, hours, energy, money.
+
+    Runs the real parallel training step on tensors without numbers, for several meshes, and ranks them.
+    """
+    from rich.console import Console
+
+    from .recipe import Recipe, planned_model
+    from .training import describe_plans, find_device, parse_mesh, plan_training
+
+    loaded, found = Recipe.load(recipe, changes), find_device(device)
+    meshes = [parse_mesh(text, devices) for text in mesh] if mesh else None
+    model = planned_model(loaded, base_config)
+    plans = plan_training(
+        loaded.train, model, found, devices, mfu=mfu, price=price, meshes=meshes, micro_batch=micro_batch
+    )
+    Console().print(describe_plans(plans, found, devices, mfu))
+
+
+@app.command()
+def launch(
+    recipe: RecipePath,
+    slurm: Annotated[bool, typer.Option("--slurm", help="A script for sbatch.")] = False,
+    torchrun: Annotated[bool, typer.Option("--torchrun", help="A script for machines at hand.")] = False,
+    changes: Changes = None,
+    nodes: Annotated[int, typer.Option(help="Machines.")] = 1,
+    devices_per_node: Annotated[int, typer.Option(help="Devices, and processes, of each machine.")] = 1,
+    time_limit: Annotated[str, typer.Option("--time", help="Slurm's limit for one job.")] = "24:00:00",
+    warning_minutes: Annotated[int, typer.Option(help="How long before the limit training stops and saves.")] = 5,
+    partition: Annotated[str | None, typer.Option(help="Slurm's partition.")] = None,
+    account: Annotated[str | None, typer.Option(help="Slurm's account.")] = None,
+    setup: Annotated[
+        list[str] | None, typer.Option(metavar="LINE", help="A line of shell to run first, such as 'module load x'.")
+    ] = None,
+    start: Annotated[bool, typer.Option("--submit", "--run", help="Submit it, or run it here, at once.")] = False,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Write the job script of a run for torchrun or Slurm, which puts itself back into the queue when it was stopped."""
+    from .recipe import Recipe
+    from .training import Job, start_script, write_script
+    from .workspace import RecipeError
+
+    if slurm == torchrun:
+        raise RecipeError("launch: give one of --slurm and --torchrun")
+    name, kind = Recipe.load(recipe, changes).name, "slurm" if slurm else "torchrun"
+    arguments = tuple(word for change in changes or [] for word in ("--set", change))
+    job = Job(
+        name, recipe.absolute(), runs.absolute(), runs.absolute() / name / "launch", nodes, devices_per_node, arguments,
+        time_limit=time_limit, warning_minutes=warning_minutes, partition=partition, account=account,
+        setup=tuple(setup or []),
+    )  # fmt: skip
+    script = write_script(job, kind)
+    typer.echo(f"script: {script}")
+    if start:
+        start_script(script, kind)
+
+
+@app.command()
 def show(
     run_folder: Annotated[
         Path, typer.Argument(metavar="RUN", help="A run folder, such as runs/quickstart.", show_default=False)

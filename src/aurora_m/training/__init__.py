@@ -16,13 +16,17 @@ from .config import (
 if TYPE_CHECKING:
     from .chain import chain_fingerprints, fingerprint_large, set_aside
     from .device import pick_device, resolve_precision
+    from .devices import find_device
     from .gradients import clip_gradients
     from .interrupt import StoppedByUser
     from .job import is_main_process, world_size
+    from .launch import Job, start_script, write_script
     from .ledger import HeldoutScore, heldout_domains, score_heldout
     from .optimizer import build_optimizer
     from .parallel import build_mesh, check_model, parallelize
     from .parallel_loss import decoder_loss
+    from .plan import parse_mesh, plan_training
+    from .plan_words import describe_plans
     from .ranks import Ranks, open_crew
     from .rollback import leave_out_quarantined
     from .schedule import build_segments, segment_of
@@ -35,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CheckpointConfig",
     "HeldoutScore",
+    "Job",
     "LearningRate",
     "LedgerConfig",
     "Loop",
@@ -53,27 +58,40 @@ __all__ = [
     "check_model",
     "clip_gradients",
     "decoder_loss",
+    "describe_plans",
+    "find_device",
     "fingerprint_large",
     "heldout_domains",
     "is_main_process",
     "leave_out_quarantined",
     "open_crew",
     "parallelize",
+    "parse_mesh",
     "pick_device",
+    "plan_training",
     "resolve_precision",
     "resume",
     "run_phase",
     "score_heldout",
     "segment_of",
     "set_aside",
+    "start_script",
     "train",
     "world_size",
+    "write_script",
 ]
 
 __getattr__ = lazy_exports(
     __name__,
     {
         "HeldoutScore": "ledger",
+        "find_device": "devices",
+        "Job": "launch",
+        "start_script": "launch",
+        "write_script": "launch",
+        "parse_mesh": "plan",
+        "plan_training": "plan",
+        "describe_plans": "plan_words",
         "Loop": "trainer",
         "MetricsFile": "telemetry",
         "StoppedByUser": "interrupt",

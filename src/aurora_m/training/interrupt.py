@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM ask the loop to stop after its step; a second one stops at once."""
+"""Ctrl-C, SIGTERM and SIGUSR1 (a scheduler's warning) ask the loop to stop after its step; a second one stops at once."""
 
 import signal
 import threading
@@ -9,6 +9,9 @@ from types import FrameType
 from aurora_m.workspace import AuroraError
 
 from .job import is_main_process
+
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class StoppedByUser(AuroraError):  # noqa: N818 (it is no error)
@@ -34,12 +37,12 @@ class StopRequest:
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """SIGINT and SIGTERM become a request inside the block. Off the main thread (notebooks, tests) they are left be."""
+    """SIGINT, SIGTERM and SIGUSR1 become a request inside the block. Off the main thread (notebooks, tests) they are left be."""
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    previous = {number: signal.signal(number, request.handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, request.handle) for number in STOP_SIGNALS}
     try:
         yield request
     finally:

@@ -188,7 +188,7 @@ def place_model(
         return model
     check_model(model.config, config.parallel, ranks.count)
     for phase in config.phases:
-        check_phase(phase, config.parallel, ranks)
+        check_phase(phase, config.parallel, ranks.count)
     split = parallelize(model, ranks.mesh, config.parallel, compiled=config.compile)
     if base_folder:
         # Each process reads the files and keeps its part: none ever holds the whole model.
