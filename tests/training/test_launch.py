@@ -11,7 +11,7 @@ from aurora_m.training.interrupt import stop_requests
 from aurora_m.training.launch import Job, slurm_script, torchrun_script, write_script
 from aurora_m.workspace import RecipeError
 
-AWKWARD = "it's a $HOME; `x` \"dir\""
+AWKWARD = 'it\'s a $HOME; `x` "dir"'
 
 
 def job(tmp_path, **changes):

@@ -19,7 +19,7 @@ from tests.training.synthetic import tiny_config, write_tokens
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from aurora_m.model import ArchitectureConfig, Decoder
-from aurora_m.training import ParallelConfig, PhaseConfig, Ranks, build_mesh, parallelize
+from aurora_m.training import ParallelConfig, PhaseConfig, build_mesh, parallelize
 from aurora_m.training.checkpoint import list_checkpoints
 from aurora_m.training.device import pipelined_micro_batch
 from aurora_m.training.gradients import local_tensor
@@ -284,7 +284,11 @@ def test_degrees_that_do_not_fit_are_refused_with_the_fix(parallel, processes, m
 def test_phases_that_cannot_be_dealt_are_refused_with_the_fix(changes, parallel, message):
     phase = PhaseConfig.model_validate(phases()[0] | changes)
     with pytest.raises(RecipeError, match=message):
-        check_phase(phase, ParallelConfig(data=4, **parallel), 4 * math.prod(parallel.get(name, 1) for name in ("tensor", "pipeline")))
+        check_phase(
+            phase,
+            ParallelConfig(data=4, **parallel),
+            4 * math.prod(parallel.get(name, 1) for name in ("tensor", "pipeline")),
+        )
 
 
 def test_micro_batches_of_a_pipeline_are_equal_and_many():

@@ -9,7 +9,14 @@ from aurora_m.model import ArchitectureConfig, Decoder
 from aurora_m.training.config import OptimizerConfig, ParallelConfig
 from aurora_m.training.devices import DEVICES, find_device
 from aurora_m.training.optimizer import build_optimizer
-from aurora_m.training.plan import candidate_meshes, flop_per_token, idle_share, parse_mesh, rehearse_all, training_costs
+from aurora_m.training.plan import (
+    candidate_meshes,
+    flop_per_token,
+    idle_share,
+    parse_mesh,
+    rehearse_all,
+    training_costs,
+)
 from aurora_m.training.ranks import SINGLE
 from aurora_m.training.rehearsal import Layout, _batch, rehearse
 from aurora_m.training.trainer import accumulate_gradients

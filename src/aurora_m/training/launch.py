@@ -1,7 +1,8 @@
 """Job scripts: the same run under torchrun on machines at hand, or under Slurm, which starts it again when it stops it.
 
 Slurm sends SIGUSR1 some minutes before the end of a job's time, and SIGTERM when it takes machines away. Training
-finishes its step, writes a checkpoint and ends (`interrupt.py`); the script puts the job back into the queue then.
+finishes its step, writes a checkpoint and ends with exit code 75 (`interrupt.py`); for that code, and no other, the
+script puts the job back into the queue.
 """
 
 import re
@@ -14,6 +15,9 @@ from pathlib import Path
 from typing import Literal
 
 from aurora_m.workspace import AuroraError, RecipeError, write_text
+
+from .config import TrainConfig
+from .interrupt import EXIT_STOPPED_BY_SCHEDULER
 
 _TIME = re.compile(r"(\d+-)?\d{1,2}(:\d{2}){1,2}")
 # Slurm reads a directive to the end of the line, without a shell's quotes around it.
@@ -39,10 +43,15 @@ class Job:
     cores_per_device: int | None = None
     setup: tuple[str, ...] = ()  # lines of shell before the start: modules, containers, variables
 
+    @property
+    def devices(self) -> int:
+        return self.nodes * self.devices_per_node
+
     def __post_init__(self) -> None:
-        for name in ("nodes", "devices_per_node", "warning_minutes"):
-            if getattr(self, name) < 1:
-                raise RecipeError(f"--{name.replace('_', '-')} {getattr(self, name)}: expected 1 or more")
+        for name in ("nodes", "devices_per_node", "warning_minutes", "cores_per_device"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise RecipeError(f"--{name.replace('_', '-')} {value}: expected 1 or more")
         if not _TIME.fullmatch(self.time_limit):
             raise RecipeError(f"--time {self.time_limit!r}: expected Slurm's form, such as 24:00:00 or 2-00:00:00")
         for name in ("partition", "account"):
@@ -76,12 +85,12 @@ def torchrun_script(job: Job) -> str:
             f"  {_training(job)}"
         )
     return "\n".join(
-        ["#!/usr/bin/env bash", f"# {_comment(job)}", "set -euo pipefail", *job.setup, *_threads(job), start, ""]
+        ["#!/usr/bin/env bash", f"# {_comment(job)}", "set -euo pipefail", *job.setup, _threads(job), start, ""]
     )
 
 
 def slurm_script(job: Job) -> str:
-    """A script for sbatch: a task for each device, a warning before the end, and back into the queue after a stop.
+    """A script for sbatch: a task for each device, a warning before the end, back into the queue after a stop.
 
     Tasks are started without torchrun, which would end at the warning instead of handing it on.
     """
@@ -98,9 +107,10 @@ def slurm_script(job: Job) -> str:
         "account": job.account,
         "cpus-per-task": job.cores_per_device,
     }
-    task = (
-        'export RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID WORLD_SIZE=$SLURM_NTASKS; exec "$0" "$@"'  # to bash -c
-    )
+    # From Slurm 22.05 on srun no longer takes it from the job.
+    cores = f" --cpus-per-task={job.cores_per_device}" if job.cores_per_device else ""
+    # To bash -c. Tasks are the training processes themselves (exec), so that signals reach them.
+    task = 'export RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID WORLD_SIZE=$SLURM_NTASKS; exec "$0" "$@"'
     return "\n".join(
         [
             "#!/usr/bin/env bash",
@@ -109,21 +119,23 @@ def slurm_script(job: Job) -> str:
             f"# {_comment(job)}",
             "set -uo pipefail",
             *job.setup,
-            *_threads(job),
+            _threads(job),
             'MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
-            "export MASTER_ADDR MASTER_PORT=${MASTER_PORT:-29500}",
-            f"srun --kill-on-bad-exit=1 bash -c {shlex.quote(task)} {shlex.quote(job.python)} \\",
+            "# Jobs that share a machine need ports of their own.",
+            "export MASTER_ADDR MASTER_PORT=${MASTER_PORT:-$((20000 + SLURM_JOB_ID % 10000))}",
+            "",
+            "# srun hands signals on to the tasks. The warning reaches this shell alone; a second one does no harm.",
+            "step= signalled=",
+            'trap \'signalled=1; [ -z "$step" ] || kill -USR1 "$step" 2>/dev/null\' USR1 TERM',
+            f"srun --kill-on-bad-exit=1{cores} bash -c {shlex.quote(task)} {shlex.quote(job.python)} \\",
             f"  {_training(job)} &",
-            "step=$! stopped=",
-            "# The warning reaches this shell alone and is handed on; SIGTERM reaches the tasks by itself, and a second",
-            "# signal would stop them before they have saved.",
-            "trap 'stopped=1; scancel --signal=USR1 \"$SLURM_JOB_ID.0\"' USR1",
-            "trap 'stopped=1' TERM",
+            "step=$!",
             'wait "$step"; code=$?',
-            "# A signal ends `wait` before the tasks have ended.",
-            'while kill -0 "$step" 2>/dev/null; do wait "$step"; code=$?; done',
-            'if [ -n "$stopped" ] && [ "$code" -eq 0 ]; then',
-            '  echo "stopped with a checkpoint written; back into the queue"',
+            "# A signal ends `wait` before the tasks have ended; the next one tells how they did.",
+            'while [ -n "$signalled" ]; do signalled=; wait "$step"; code=$?; done',
+            "",
+            f'if [ "$code" -eq {EXIT_STOPPED_BY_SCHEDULER} ]; then',
+            '  echo "stopped in order; back into the queue"',
             '  exec scontrol requeue "$SLURM_JOB_ID"',
             "fi",
             'exit "$code"',
@@ -133,11 +145,31 @@ def slurm_script(job: Job) -> str:
 
 
 def _comment(job: Job) -> str:
-    return f"Run {re.sub(r'[^ -~]', '?', job.name)} on {job.nodes} x {job.devices_per_node} devices; by aurora-m launch."
+    return (
+        f"Run {re.sub(r'[^ -~]', '?', job.name)} on {job.nodes} x {job.devices_per_node} devices; by aurora-m launch."
+    )
 
 
-def _threads(job: Job) -> list[str]:
-    return [f"export OMP_NUM_THREADS={job.cores_per_device or 8}"]
+def _threads(job: Job) -> str:
+    """A share of the machine's cores for each process, counted where the script runs."""
+    cores = job.cores_per_device or f"$(( $(nproc) > {job.devices_per_node} ? $(nproc) / {job.devices_per_node} : 1 ))"
+    return f"export OMP_NUM_THREADS=${{OMP_NUM_THREADS:-{cores}}}"
+
+
+def check_job(config: TrainConfig, job: Job) -> None:
+    """Checks that the training can be dealt to the job's devices, before it waits in a queue.
+
+    Raises:
+        RecipeError: the degrees of `train.parallel` do not make that many devices, or a phase does not divide by them.
+    """
+    from .parallel import check_phase
+
+    if job.devices == 1:
+        return
+    if config.lora:
+        raise RecipeError(f"train.lora trains on one device, and this job has {job.devices}")
+    for phase in config.phases:
+        check_phase(phase, config.parallel, job.devices)
 
 
 def write_script(job: Job, kind: Literal["slurm", "torchrun"]) -> Path:
@@ -148,15 +180,16 @@ def write_script(job: Job, kind: Literal["slurm", "torchrun"]) -> Path:
     return path
 
 
-def start_script(script: Path, kind: Literal["slurm", "torchrun"]) -> None:
-    """Submits a script with sbatch, or runs it here; returns when it is queued or has ended.
+def submit(script: Path) -> str:
+    """Hands a script to sbatch; returns in words what it said, or that there is none here.
 
     Raises:
-        AuroraError: there is no sbatch here, or the script failed.
+        AuroraError: sbatch refused it.
     """
-    if kind == "slurm" and shutil.which("sbatch") is None:
-        raise AuroraError(f"there is no sbatch here; {script} is written: submit it where Slurm is")
-    command = ["sbatch", str(script)] if kind == "slurm" else ["bash", str(script)]
-    code = subprocess.run(command, cwd=script.parent, check=False).returncode
-    if code:
-        raise AuroraError(f"{shlex.join(command)} ended with exit code {code}; its own message is above")
+    command = f"sbatch {shlex.quote(str(script))}"
+    if shutil.which("sbatch") is None:
+        return f"not submitted: there is no sbatch here; where Slurm is, give `{command}`"
+    done = subprocess.run(["sbatch", script], cwd=script.parent, check=False, capture_output=True, text=True)
+    if done.returncode:
+        raise AuroraError(f"{command} ended with exit code {done.returncode}: {done.stderr.strip() or 'no message'}")
+    return done.stdout.strip()

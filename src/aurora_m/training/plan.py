@@ -1,21 +1,22 @@
 """What a recipe's training would take on devices that are not here: memory, traffic, hours, money, for several meshes.
 
-Memory and traffic come from `rehearsal.py`, which runs the real step on fake tensors. Hours are arithmetic: the FLOP of
-all tokens over the devices' peak times an assumed share of it (MFU), and the idle share of a pipeline.
+Memory and traffic come from `rehearsal.py`, which runs the real step on fake tensors; the rest is `costs.py`.
 """
 
+import warnings
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 
 import torch
 
-from aurora_m.model import Decoder, ModelConfig, count_parameters
+from aurora_m.model import ModelConfig
 from aurora_m.workspace import RecipeError, available_cores
 
 from .config import ParallelConfig, PhaseConfig, TrainConfig
-from .device import pipelined_micro_batch
-from .devices import Device
+from .costs import Costs, computing_seconds, idle_share, parameters_of, sending_seconds, training_costs
+from .device import auto_micro_batch, pipelined_micro_batch
+from .devices import DEVICES, Device
 from .parallel import check_model, check_phase
 from .rehearsal import Layout, Usage, rehearse
 
@@ -24,28 +25,35 @@ USABLE_SHARE = 0.92
 
 
 @dataclass(frozen=True)
-class Costs:
-    """What all phases take on a mesh; nothing here is measured."""
-
-    steps: int
-    tokens: int
-    flop: float
-    days: float
-    device_hours: float
-    kilowatt_hours: float
-    money: float | None
-
-
-@dataclass(frozen=True)
 class MeshPlan:
-    """One way to lay the training over the devices: what its fullest rank holds and its busiest one sends."""
+    """One way to lay the training over the devices: what the fullest rank holds, the busiest sends, what it costs."""
 
     layout: Layout
     usage: Usage  # of the rank with the highest peak
-    sent_bytes: int  # in a step, by the rank that sends most
+    sent: dict[str, int]  # bytes in a step by dimension of the mesh, of the rank that sends most
     fits: bool
     idle: float  # share of the time that pipeline ranks wait for each other
+    computing_seconds: float  # of a step, the waiting included
+    sending_seconds: float  # of a step
     costs: Costs
+
+    @property
+    def sent_bytes(self) -> int:
+        return sum(self.sent.values())
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The meshes, the best first, those that cannot be (as text, with the reason), and what was assumed."""
+
+    meshes: list[MeshPlan]
+    refused: list[tuple[str, str]]
+    device: Device
+    devices: int
+    parameters: int
+    mfu: float
+    network_bytes: float
+    price: float | None
 
 
 def plan_training(
@@ -56,46 +64,99 @@ def plan_training(
     *,
     mfu: float = 0.4,
     price: float | None = None,
+    network_bytes: float = 25e9,
     meshes: list[ParallelConfig] | None = None,
     micro_batch: int | None = None,
-) -> list[MeshPlan]:
-    """Plans for several meshes, the best first: those that fit, by days, then by bytes sent.
+) -> Plan:
+    """Plans several meshes and ranks them: those that fit, by days, then by bytes sent.
 
-    Memory and traffic are of the phase with the most tokens per step. `meshes` None: the recipe's own degrees where it
-    gives any, and the usual ones. `micro_batch` None: the recipe's, else 1 sequence.
+    Memory and traffic are of the phase with the most tokens per step.
+
+    Args:
+        price: of one device for one hour.
+        network_bytes: a second between machines, for each device and in one direction.
+        meshes: None: the recipe's own degrees where it gives any, and the usual ones.
+        micro_batch: None: the recipe's, else what training would choose on such a device.
 
     Raises:
-        RecipeError: no mesh divides model and phases; LoRA, which trains on one device; a share or price that is none.
+        RecipeError: no mesh divides model and phases, or a given one does not; a figure that is none.
     """
-    if not 0 < mfu <= 1:
-        raise RecipeError(f"--mfu {mfu}: expected a share of the peak above 0 and up to 1, such as 0.4")
-    if devices < 1 or (price is not None and price < 0):
-        raise RecipeError(f"--devices {devices}, --price {price}: expected 1 or more devices and a price of 0 or more")
-    if config.lora and devices > 1:
-        raise RecipeError("train.lora trains on one device; plan it with --devices 1, or leave it out")
+    _check(config, device, devices, mfu, price, network_bytes)
     phase = max(config.phases, key=lambda one: (one.tokens_per_step, one.sequence_length))
-    layouts, refused = [], ""
+    layouts, refused = [], []
     for parallel in meshes or candidate_meshes(config.parallel, device, devices):
         try:
-            layouts.append(_layout(config, model, parallel, devices, phase, micro_batch or config.micro_batch or 1))
+            layouts.append(_layout(config, model, parallel, device, devices, phase, micro_batch))
         except RecipeError as error:
-            refused = str(error)
             if meshes:
                 raise
+            refused.append((_mesh_text(parallel, devices), str(error)))
     if not layouts:
-        raise RecipeError(f"no mesh of {devices} devices divides this training: {refused}")
+        raise RecipeError(f"no mesh of {devices} devices divides this training: {refused[0][1]}")
     tasks = [(layout, rank) for layout in layouts for rank in _telling_ranks(layout)]
     usages = rehearse_all(tasks)
-    plans = []
+    planned = []
     for layout in layouts:
         own = [usage for (one, _), usage in zip(tasks, usages, strict=True) if one is layout]
-        fullest = max(own, key=lambda usage: usage.peak)
-        sent = max(sum(usage.sent.values()) for usage in own)
-        idle = idle_share(layout)
-        costs = training_costs(config, model, device, devices, mfu * (1 - idle), price)
-        fits = fullest.peak <= USABLE_SHARE * device.memory_bytes
-        plans.append(MeshPlan(layout, fullest, sent, fits, idle, costs))
-    return sorted(plans, key=lambda plan: (not plan.fits, plan.costs.days, plan.sent_bytes, plan.usage.peak))
+        planned.append(_mesh_plan(config, layout, own, phase, device, mfu, price, network_bytes))
+    planned.sort(key=lambda plan: (not plan.fits, plan.costs.days, plan.sent_bytes, plan.usage.peak))
+    return Plan(planned, refused, device, devices, parameters_of(model), mfu, network_bytes, price)
+
+
+def _mesh_text(parallel: ParallelConfig, devices: int) -> str:
+    data = max(1, devices // (parallel.pipeline * parallel.tensor)) if parallel.data == "auto" else parallel.data
+    return f"{parallel.pipeline} x {data} x {parallel.tensor}"
+
+
+def _check(
+    config: TrainConfig, device: Device, devices: int, mfu: float, price: float | None, network_bytes: float
+) -> None:
+    if not 0 < mfu <= 1:
+        raise RecipeError(f"--mfu {mfu}: expected a share of the peak above 0 and up to 1, such as 0.4")
+    if devices < 1:
+        raise RecipeError(f"--devices {devices}: expected 1 or more")
+    if price is not None and price < 0:
+        raise RecipeError(f"--price-per-gpu-hour {price}: expected 0 or more")
+    if not network_bytes > 0:
+        raise RecipeError(f"--network-gbit {network_bytes * 8 / 1e9:g}: expected more than 0")
+    if config.lora:
+        raise RecipeError("train.lora: a plan is of training all weights; leave it out with --set train.lora=null")
+    known = DEVICES.get(device.name)
+    if config.precision == "float32" and known is not None and known.bf16_flops == device.bf16_flops:
+        raise RecipeError(
+            f"train.precision float32: the table knows {device.name}'s bf16 peak only; give that of float32 products "
+            "with --peak-tflops, or plan with --set train.precision=bfloat16"
+        )
+
+
+def _mesh_plan(
+    config: TrainConfig,
+    layout: Layout,
+    usages: list[Usage],
+    phase: PhaseConfig,
+    device: Device,
+    mfu: float,
+    price: float | None,
+    network_bytes: float,
+) -> MeshPlan:
+    fullest = max(usages, key=lambda usage: usage.peak)
+    busiest = max(usages, key=lambda usage: sum(usage.sent.values()))
+    idle = idle_share(layout.degrees, layout.micro_batches, layout.parallel.stages_per_rank)
+    flops = device.bf16_flops * mfu * (1 - idle)
+    computing = computing_seconds(layout.model, phase.sequence_length, phase.tokens_per_step, layout.ranks, flops)
+    sending = sending_seconds(busiest.sent, layout.degrees, device, network_bytes)
+    # Of the other phases sending is taken to be the same share.
+    reached = flops * min(1.0, computing / sending) if sending else flops
+    return MeshPlan(
+        layout=layout,
+        usage=fullest,
+        sent=busiest.sent,
+        fits=fullest.peak <= USABLE_SHARE * device.memory_bytes,
+        idle=idle,
+        computing_seconds=computing,
+        sending_seconds=sending,
+        costs=training_costs(config, layout.model, device, layout.ranks, reached, price),
+    )
 
 
 def rehearse_all(tasks: list[tuple[Layout, int]]) -> list[Usage]:
@@ -109,7 +170,11 @@ def rehearse_all(tasks: list[tuple[Layout, int]]) -> list[Usage]:
 
 def _rehearse_quietly(layout: Layout, rank: int) -> Usage:
     torch.set_num_threads(1)
-    return rehearse(layout, rank)
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore"
+        )  # PyTorch's, of FSDP's views and of fake tensors; nothing a plan's reader can act on
+        return rehearse(layout, rank)
 
 
 # ----------------------------------------------------------------------------------------------- meshes
@@ -141,7 +206,13 @@ def parse_mesh(text: str, devices: int) -> ParallelConfig:
 
 
 def _layout(
-    config: TrainConfig, model: ModelConfig, parallel: ParallelConfig, devices: int, phase: PhaseConfig, wanted: int
+    config: TrainConfig,
+    model: ModelConfig,
+    parallel: ParallelConfig,
+    device: Device,
+    devices: int,
+    phase: PhaseConfig,
+    wanted: int | None,
 ) -> Layout:
     """Raises RecipeError where a mesh does not divide model or phases."""
     pipeline, data, _ = parallel.degrees(devices)
@@ -153,49 +224,30 @@ def _layout(
                 f"phase {one.name}: sequence_length {one.sequence_length} is more than the model's "
                 f"{model.max_positions} positions"
             )
-    sequences = phase.sequences_per_step // data
+    sequences, dtype = phase.sequences_per_step // data, _dtype(config)
+    wanted = wanted or config.micro_batch
+    if wanted is None:
+        there = torch.device("cuda")
+        wanted = auto_micro_batch(
+            model, sequences, phase.sequence_length, there, dtype, memory_bytes=device.memory_bytes
+        )
     micro_batch = pipelined_micro_batch(min(wanted, sequences), sequences, pipeline)
-    dtype = torch.float32 if config.precision == "float32" else torch.bfloat16
     return Layout(
-        model, parallel, devices, phase.sequence_length, micro_batch, -(-sequences // micro_batch), dtype, config.optimizer
+        model,
+        parallel,
+        devices,
+        phase.sequence_length,
+        micro_batch,
+        -(-sequences // micro_batch),
+        dtype,
+        config.optimizer,
     )
+
+
+def _dtype(config: TrainConfig) -> torch.dtype:
+    return torch.float32 if config.precision == "float32" else torch.bfloat16
 
 
 def _telling_ranks(layout: Layout) -> list[int]:
     """The first rank, which has the most micro batches on their way, and the last, which has the loss."""
     return [0] if layout.parallel.pipeline == 1 else [0, layout.ranks - 1]
-
-
-def idle_share(layout: Layout) -> float:
-    """The share of a step that a pipeline's ranks wait: (p - 1) / (m v + p - 1) (Narayanan et al. 2021)."""
-    waiting = layout.parallel.pipeline - 1
-    return waiting / (layout.micro_batches * layout.parallel.stages_per_rank + waiting)
-
-
-# ----------------------------------------------------------------------------------------------- costs
-def flop_per_token(model: ModelConfig, sequence_length: int) -> float:
-    """6N + 12 x layers x (heads x head size) x sequence length (Chowdhery et al. 2022); N is all weights.
-
-    The attention term is that of the whole square of scores, as is usual, though half of it is masked.
-    """
-    with torch.device("meta"):
-        weights = count_parameters(Decoder(model))
-    return 6 * weights + 12 * model.layers * model.heads * model.head_size * sequence_length
-
-
-def training_costs(
-    config: TrainConfig, model: ModelConfig, device: Device, devices: int, mfu: float, price: float | None
-) -> Costs:
-    """Of all phases; energy is that of the devices alone, at their limit."""
-    tokens = {phase.name: phase.steps * phase.tokens_per_step for phase in config.phases}
-    flop = sum(tokens[phase.name] * flop_per_token(model, phase.sequence_length) for phase in config.phases)
-    device_hours = flop / (device.bf16_flops * mfu) / 3600
-    return Costs(
-        steps=sum(phase.steps for phase in config.phases),
-        tokens=sum(tokens.values()),
-        flop=flop,
-        days=device_hours / devices / 24,
-        device_hours=device_hours,
-        kilowatt_hours=device_hours * device.watts / 1000,
-        money=None if price is None else device_hours * price,
-    )

@@ -1,64 +1,169 @@
-"""A plan for people: one table of meshes, and what its figures rest on."""
+"""A plan for people, in tables that fit 80 columns, and for programs, as JSON."""
 
+import json
+from dataclasses import asdict
+
+from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
+from rich.text import Text
 
 from aurora_m.workspace import format_count
 
-from .devices import Device
-from .plan import USABLE_SHARE, MeshPlan
+from .plan import USABLE_SHARE, MeshPlan, Plan
 
 
-def describe_plans(plans: list[MeshPlan], device: Device, devices: int, mfu: float) -> RenderableType:
-    """The ranked meshes, and in words what was run, counted and assumed."""
-    table = Table(
-        "#", "pipeline x data x tensor", "weights", "gradients", "optimizer", "activations", "peak", "fits",
-        "sent/step", "idle", "days", title=f"Per rank, in GB (10^9 bytes), of {devices} x {device.name}",
-        title_justify="left",
+def describe_plan(plan: Plan) -> RenderableType:
+    """The ranked meshes with what they cost, their memory by kind, their traffic, and in words what was assumed."""
+    return Group(
+        _costs(plan), *_misfits(plan), "", _memory(plan), _step(plan), *(Text(line) for line in _grounds(plan))
+    )
+
+
+def plan_to_json(plan: Plan) -> str:
+    """All of a plan's figures in full, in bytes, seconds, FLOP."""
+    device = {name: value for name, value in asdict(plan.device).items() if name != "reported"}
+    meshes = [
+        {
+            "rank": number,
+            "pipeline": one.layout.degrees[0],
+            "data": one.layout.degrees[1],
+            "tensor": one.layout.degrees[2],
+            "sequence": one.layout.parallel.sequence,
+            "stages_per_rank": one.layout.parallel.stages_per_rank,
+            "micro_batch": one.layout.micro_batch,
+            "micro_batches": one.layout.micro_batches,
+            "fits": one.fits,
+            "bytes": _kinds(one) | {"peak": one.usage.peak},
+            "sent_bytes_per_step": one.sent | {"all": one.sent_bytes},
+            "idle_share": one.idle,
+            "computing_seconds_per_step": one.computing_seconds,
+            "sending_seconds_per_step": one.sending_seconds,
+            **asdict(one.costs),
+        }
+        for number, one in enumerate(plan.meshes, start=1)
+    ]
+    facts = {
+        "device": device,
+        "devices": plan.devices,
+        "parameters": plan.parameters,
+        "mfu_assumed": plan.mfu,
+        "network_bytes_per_second": plan.network_bytes,
+        "price_per_device_hour": plan.price,
+        "usable_bytes": USABLE_SHARE * plan.device.memory_bytes,
+        "meshes": meshes,
+        "refused": [{"mesh": mesh, "reason": reason} for mesh, reason in plan.refused],
+    }
+    return json.dumps(facts, indent=2)
+
+
+def _kinds(one: MeshPlan) -> dict[str, int]:
+    usage = one.usage
+    return {
+        "weights": usage.weights,
+        "gradients": usage.gradients,
+        "optimizer": usage.optimizer,
+        "activations": usage.activations,
+    }
+
+
+# ----------------------------------------------------------------------------------------------- tables
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, title_style="bold")
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="left" if number == 1 else "right", no_wrap=True)
+    return table
+
+
+def _costs(plan: Plan) -> Table:
+    first = plan.meshes[0].costs
+    table = _table(
+        f"{plan.devices} x {plan.device.name}: {first.steps:,} steps, {format_count(first.tokens)} tokens, "
+        f"{format_count(plan.parameters)} weights",
+        "#", "mesh", "fits", "peak GB", "s/step", "days", "GPU-hours", "kWh", "money",
     )  # fmt: skip
-    for number, plan in enumerate(plans, start=1):
-        usage, mesh = plan.usage, " x ".join(map(str, plan.layout.degrees))
-        kinds = (usage.weights, usage.gradients, usage.optimizer, usage.activations, usage.peak)
-        own = f" ({plan.layout.parallel.stages_per_rank} stages)" if plan.layout.parallel.stages_per_rank > 1 else ""
+    for number, one in enumerate(plan.meshes, start=1):
+        costs = one.costs
         table.add_row(
-            str(number), mesh + own, *map(_gigabytes, kinds), "yes" if plan.fits else "NO",
-            _gigabytes(plan.sent_bytes), f"{plan.idle:.0%}", f"{plan.costs.days:,.2f}",
-        )  # fmt: skip
-    return Group(table, _cost_table(plans), *_grounds(plans, device, mfu))
-
-
-def _cost_table(plans: list[MeshPlan]) -> Table:
-    table = Table("#", "steps", "tokens", "GPU-hours", "days", "kWh", "money", title="All phases", title_justify="left")
-    for number, plan in enumerate(plans, start=1):
-        costs = plan.costs
-        money = "no --price" if costs.money is None else f"{costs.money:,.0f}"
-        table.add_row(
-            str(number), f"{costs.steps:,}", format_count(costs.tokens), f"{costs.device_hours:,.0f}",
-            f"{costs.days:,.2f}", f"{costs.kilowatt_hours:,.0f}", money,
+            str(number), _mesh(one), "yes" if one.fits else "NO", _gigabytes(one.usage.peak),
+            _figure(max(one.computing_seconds, one.sending_seconds)), _figure(costs.days),
+            _figure(costs.device_hours), _figure(costs.kilowatt_hours), _figure(costs.money),
         )  # fmt: skip
     return table
 
 
-def _grounds(plans: list[MeshPlan], device: Device, mfu: float) -> list[str]:
-    first = plans[0]
-    layout, memory = first.layout, device.memory_bytes / 1e9
-    lines = [
-        f"Counted: the real training step, all {layout.model.layers} layers, run for one rank on fake tensors; nothing "
-        "is extrapolated but the traffic of further micro batches, which is that of the last one run.",
-        f"Steps of {layout.sequence_length}-token sequences; micro batch "
-        + ", ".join(sorted({f"{plan.layout.micro_batch} of {plan.layout.micro_batches}" for plan in plans}))
-        + " (sequences at once, times per step and data rank; --micro-batch).",
-        f"fits: the peak is under {USABLE_SHARE:.0%} of {memory:g} GB ({device.source}).",
-        "sent: what the busiest rank sends in a step, collectives going around rings.",
-        f"Assumed: MFU {mfu:.0%} (--mfu) of {device.bf16_flops / 1e12:g} TFLOP/s dense bf16 while a pipeline rank is "
-        "not idle, with 6N + 12 x layers x heads x head size x sequence length FLOP a token, N all weights: "
-        f"{first.costs.flop:.3g} FLOP in all.",
-        f"kWh: {device.watts} W a device, without hosts and cooling. Traffic is not in the hours; measure before you buy.",
+def _memory(plan: Plan) -> Table:
+    memory = plan.device.memory_bytes
+    table = _table(
+        "Memory of the fullest rank, GB (10^9 bytes)",
+        "#", "mesh", "weights", "gradients", "optimizer", "activations", "peak", f"of {memory / 1e9:g}",
+    )  # fmt: skip
+    for number, one in enumerate(plan.meshes, start=1):
+        figures = [*_kinds(one).values(), one.usage.peak]
+        table.add_row(str(number), _mesh(one), *map(_gigabytes, figures), f"{one.usage.peak / memory:.0%}")
+    return table
+
+
+def _step(plan: Plan) -> Table:
+    table = _table(
+        "A step: sequences at once x times, and what the busiest rank sends",
+        "#", "mesh", "batches", "computing s", "idle", "sending GB", "sending s",
+    )  # fmt: skip
+    for number, one in enumerate(plan.meshes, start=1):
+        layout = one.layout
+        table.add_row(
+            str(number), _mesh(one), f"{layout.micro_batch} x {layout.micro_batches}",
+            _figure(one.computing_seconds), f"{one.idle:.0%}", _gigabytes(one.sent_bytes),
+            _figure(one.sending_seconds),
+        )  # fmt: skip
+    return table
+
+
+def _mesh(one: MeshPlan) -> str:
+    stages = one.layout.parallel.stages_per_rank
+    return " x ".join(map(str, one.layout.degrees)) + (f" ({stages} stages)" if stages > 1 else "")
+
+
+# ----------------------------------------------------------------------------------------------- words
+def _misfits(plan: Plan) -> list[Text]:
+    """Why meshes do not fit, or cannot be."""
+    usable, lines = USABLE_SHARE * plan.device.memory_bytes, []
+    for number, one in enumerate(plan.meshes, start=1):
+        if not one.fits:
+            kinds = _kinds(one)
+            largest = max(kinds, key=lambda kind: kinds[kind])
+            lines.append(
+                f"{number} does not fit: its peak is {_gigabytes(one.usage.peak - usable)} GB above the usable "
+                f"{_gigabytes(usable)} GB, and most of it is {largest} ({_gigabytes(kinds[largest])} GB)."
+            )
+    lines += [f"{mesh} cannot be: {reason}." for mesh, reason in plan.refused]
+    if not plan.meshes[0].fits:
+        lines.append("None of these meshes fits; try a smaller --micro-batch, more devices, or another mesh (--mesh).")
+    return [Text(line) for line in lines]
+
+
+def _grounds(plan: Plan) -> list[str]:
+    first, device = plan.meshes[0], plan.device
+    watts = "unknown (--watts)" if device.watts is None else f"{device.watts} W a device, without hosts and cooling"
+    return [
+        "mesh: pipeline x data x tensor. Ranked: what fits, then days, then bytes sent.",
+        f"Counted: the real step of {first.layout.sequence_length}-token sequences, all {first.layout.model.layers} "
+        "layers, run for one rank on tensors without numbers. Extrapolated: the traffic of further micro batches, "
+        "which is that of the last one run.",
+        f"Usable: {USABLE_SHARE:.0%} of {device.memory_bytes / 1e9:g} GB; driver and libraries take the rest.",
+        f"Assumed: MFU {plan.mfu:.0%} (--mfu), of {device.bf16_flops / 1e12:g} TFLOP/s dense bf16 and 6N + 12 x layers "
+        f"x heads x head size x length FLOP a token ({first.costs.flop:.3g} in all). Published runs on one machine reach "
+        "39% (torchtitan) to 47% (nanotron); measure yours, days and money go with it.",
+        f"Assumed: links of {device.link_bytes / 1e9:g} GB/s among {device.per_machine} devices of a machine, and "
+        f"{plan.network_bytes * 8 / 1e9:g} Gbit/s a device between machines (--network-gbit), at full speed, while "
+        "computing goes on; where sending takes longer, it is the step's time.",
+        f"Device: {device.source}. kWh: {watts}." + (" money: --price-per-gpu-hour." if plan.price is None else ""),
     ]
-    if not first.fits:
-        lines.insert(0, "[bold]None of these meshes fits this device's memory.[/bold]")
-    return ["", *lines]
 
 
-def _gigabytes(count: int) -> str:
+def _gigabytes(count: float) -> str:
     return f"{count / 1e9:,.1f}" if count >= 1e8 else f"{count / 1e9:.3f}"
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -6,7 +6,7 @@ PyTorch's fake process group stands for the other ranks: collectives are issued,
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from unittest import mock
 
@@ -42,7 +42,7 @@ class Layout:
     micro_batch: int
     micro_batches: int  # of one data rank in one step
     dtype: torch.dtype
-    optimizer: OptimizerConfig = OptimizerConfig()
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     on_cpu: bool = False  # the loss takes smaller pieces there
 
     @property
@@ -100,10 +100,10 @@ def rehearse(layout: Layout, rank: int) -> Usage:
 def _step(
     layout: Layout, model: Any, optimizer: torch.optim.Optimizer, ranks: Ranks, tally: Tally
 ) -> tuple[int, int, Counter[str]]:
-    """The real loop's step: bytes of its gradients, of its peak, and by group those sent in a step of all micro batches.
+    """The real loop's step: bytes of its gradients, of its peak, and by group those sent for all micro batches.
 
-    Gradients are accumulated twice: DTensor asks for the shapes of whole tensors when it first meets an operation, which
-    would count as memory. For the same reason the peak is taken before the optimizer's step, which works in place.
+    Gradients are accumulated twice: DTensor asks for the shapes of whole tensors when it first meets an operation,
+    which would count as memory. So the peak is taken before the optimizer's step, too, which works in place.
     """
     pipeline, wanted = layout.degrees[0], layout.micro_batches
     counts = [wanted, wanted] if wanted <= pipeline else [pipeline, 1 if pipeline == 1 else pipeline + 1]

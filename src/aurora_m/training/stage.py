@@ -48,7 +48,7 @@ def train(
     Raises:
         RecipeError: phases, tokens and model do not fit together; nothing was started.
         DataError: token shards or the base model are damaged.
-        StoppedByUser: Ctrl-C or SIGTERM, after writing a checkpoint.
+        StoppedByUser: Ctrl-C, SIGTERM or SIGUSR1, after writing a checkpoint.
         AuroraError: the loss is not finite, or the disk is full; under torchrun, another process ended.
     """
     device = pick_device()
