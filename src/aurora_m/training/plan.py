@@ -180,14 +180,11 @@ def _rehearse_quietly(layout: Layout, rank: int) -> Usage:
 # ----------------------------------------------------------------------------------------------- meshes
 def candidate_meshes(own: ParallelConfig, device: Device, devices: int) -> list[ParallelConfig]:
     """The recipe's own mesh where it names one; data alone, with tensor in a machine, and with tensor and pipeline."""
-    wanted = [own] if own != ParallelConfig() else []
-    wanted += [ParallelConfig(tensor=tensor) for tensor in (1, 4, 8) if tensor <= device.per_machine]
-    wanted += [ParallelConfig(pipeline=pipeline, tensor=4) for pipeline in (2, 4)]
-    fitting: dict[tuple[int, int, int], ParallelConfig] = {}
-    for one in wanted:
-        if one is own or devices % (one.pipeline * one.tensor) == 0:
-            fitting.setdefault(one.degrees(devices), one)
-    return list(fitting.values())
+    usual = [ParallelConfig(tensor=tensor) for tensor in (1, 4, 8) if tensor <= device.per_machine]
+    usual += [ParallelConfig(pipeline=pipeline, tensor=4) for pipeline in (2, 4)]
+    named = [own] if own != ParallelConfig() else []
+    meshes = {_mesh_text(one, devices): one for one in usual if devices % (one.pipeline * one.tensor) == 0}
+    return [*named, *(one for text, one in meshes.items() if text not in [_mesh_text(one, devices) for one in named])]
 
 
 def parse_mesh(text: str, devices: int) -> ParallelConfig:

@@ -69,7 +69,7 @@ def _kinds(one: MeshPlan) -> dict[str, int]:
 
 # ----------------------------------------------------------------------------------------------- tables
 def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, title_style="bold")
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
     for number, column in enumerate(columns):
         table.add_column(column, justify="left" if number == 1 else "right", no_wrap=True)
     return table
@@ -151,9 +151,9 @@ def _grounds(plan: Plan) -> list[str]:
         "layers, run for one rank on tensors without numbers. Extrapolated: the traffic of further micro batches, "
         "which is that of the last one run.",
         f"Usable: {USABLE_SHARE:.0%} of {device.memory_bytes / 1e9:g} GB; driver and libraries take the rest.",
-        f"Assumed: MFU {plan.mfu:.0%} (--mfu), of {device.bf16_flops / 1e12:g} TFLOP/s dense bf16 and 6N + 12 x layers "
-        f"x heads x head size x length FLOP a token ({first.costs.flop:.3g} in all). Published runs on one machine reach "
-        "39% (torchtitan) to 47% (nanotron); measure yours, days and money go with it.",
+        f"Assumed: MFU {plan.mfu:.0%} (--mfu) of {device.bf16_flops / 1e12:g} TFLOP/s dense bf16, with "
+        f"6N + 12 x layers x heads x head size x length FLOP a token ({first.costs.flop:.3g} in all). Published runs "
+        "on one machine reach 39% (torchtitan) to 47% (nanotron); measure yours, days and money go with it.",
         f"Assumed: links of {device.link_bytes / 1e9:g} GB/s among {device.per_machine} devices of a machine, and "
         f"{plan.network_bytes * 8 / 1e9:g} Gbit/s a device between machines (--network-gbit), at full speed, while "
         "computing goes on; where sending takes longer, it is the step's time.",
