@@ -445,21 +445,38 @@ def _listen_to_scheduler() -> None:
         signal.signal(number, stop)
 
 
+def _ignore_scheduler() -> None:
+    """From here on the command is ending."""
+    from .training import SCHEDULER_SIGNALS
+
+    for number in SCHEDULER_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def main() -> None:
-    """Entry point: runs the command and turns a user's mistakes into one message and an exit code (1 or 2)."""
+    """Entry point: runs the command and turns a user's mistakes into one message and an exit code (1 or 2).
+
+    Of the processes of a job the main one alone says by its exit code that a scheduler stopped it (75): the others are
+    sent SIGTERM as well when one of them has failed, and must not turn a failure into a stop.
+    """
     # The reader of a pipe may leave early (`aurora-m show RUN | head`): that is no error of ours.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     _listen_to_scheduler()
     try:
         app()
+    except SystemExit:
+        _ignore_scheduler()
+        raise
     except KeyboardInterrupt:
         _say("stopped; nothing is half-written, the same command goes on")
         sys.exit(130)
     except _StoppedByScheduler as stopped:
+        _ignore_scheduler()
         from .training import EXIT_STOPPED_BY_SCHEDULER, is_main_process
 
-        if is_main_process():
-            _say(f"stopped by {stopped}; nothing is half-written, the same command goes on", 0)
+        if not is_main_process():
+            sys.exit(0)
+        _say(f"stopped by {stopped}; nothing is half-written, the same command goes on", 0)
         sys.exit(EXIT_STOPPED_BY_SCHEDULER)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -467,6 +484,7 @@ def main() -> None:
         _say(f"the disk is full ({error.filename or Path.cwd()}); free some space and give the same command again")
         sys.exit(1)
     except Exception as error:
+        _ignore_scheduler()
         from .training import EXIT_STOPPED_BY_SCHEDULER, is_main_process
         from .workspace import AuroraError
 
@@ -477,7 +495,7 @@ def main() -> None:
             # What ends one process of a torchrun job ends all, and the main one says so; torchrun stops it as soon as
             # another has failed, so it speaks first.
             time.sleep(2)
-            sys.exit(error.exit_code)
+            sys.exit(0 if stopped else error.exit_code)
         _say(str(error), 0 if stopped else error.exit_code)
         if stopped:
             _say(f"resume: aurora-m {shlex.join(sys.argv[1:])}", 0)

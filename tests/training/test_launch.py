@@ -156,16 +156,24 @@ def test_launch_under_torchrun_runs_on_two_processes(tmp_path):
     assert len(list(checkpoint.rglob("*.distcp"))) == 2  # one of each rank
 
 
-def test_stages_that_do_not_listen_end_with_the_same_code(tmp_path):
+@pytest.mark.parametrize(
+    ("rank", "code", "said"), [("0", STOPPED, "stopped by SIGTERM; nothing is half-"), ("1", 0, "")]
+)
+def test_stages_that_do_not_listen_end_in_order_and_the_main_process_alone_asks_for_a_requeue(
+    tmp_path, monkeypatch, rank, code, said
+):
+    """Ranks are sent SIGTERM when another one failed, too: were their code 75, a failure would be taken for a stop."""
+    monkeypatch.setenv("RANK", rank)
     make_project(tmp_path)
     write_documents(tmp_path / "notes.jsonl", count=60_000)
     process = start("curate", "small.yaml", cwd=tmp_path)
     wait_for(lambda: (tmp_path / "runs/small").exists(), process)
     time.sleep(0.3)
     process.send_signal(signal.SIGTERM)
-    out, _ = process.communicate(timeout=60)
-    assert process.returncode == STOPPED
-    assert "stopped by SIGTERM; nothing is half-written" in out
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+    assert said in out
+    assert "Traceback" not in err
 
 
 def test_signals_of_the_scheduler_do_not_pile_up():

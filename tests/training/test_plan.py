@@ -20,7 +20,7 @@ from aurora_m.training.optimizer import build_optimizer
 from aurora_m.training.plan import candidate_meshes, parse_mesh, plan_training, rehearse_all
 from aurora_m.training.plan_words import describe_plan, plan_to_json
 from aurora_m.training.ranks import SINGLE
-from aurora_m.training.rehearsal import Layout, _batch, rehearse
+from aurora_m.training.rehearsal import Layout, dealt_batch, rehearse
 from aurora_m.training.trainer import accumulate_gradients
 from aurora_m.workspace import RecipeError
 
@@ -44,7 +44,7 @@ def test_memory_is_that_of_a_measured_step():
     weights = sum(one.nbytes for one in model.parameters())
     states = sum(one.nbytes for state in optimizer.state.values() for one in state.values())
     assert (planned.weights, planned.gradients, planned.optimizer) == (weights, weights, states)
-    batch = _batch(layout(), 1, SINGLE)
+    batch = dealt_batch(layout(), 1, SINGLE)
     accumulate_gradients(model, batch, 2, torch.float32)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         accumulate_gradients(model, batch, 2, torch.float32)

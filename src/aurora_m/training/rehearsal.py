@@ -113,7 +113,7 @@ def _step(
             optimizer.zero_grad(set_to_none=True)  # its gradients are of all micro batches at once
         tally.sent_bytes.clear()
         tally.peak_bytes = tally.live_bytes
-        accumulate_gradients(model, _batch(layout, count, ranks), layout.micro_batch, layout.dtype, ranks)
+        accumulate_gradients(model, dealt_batch(layout, count, ranks), layout.micro_batch, layout.dtype, ranks)
         sent.append(tally.sent_bytes.copy())
     each = Counter({group: volume - (sent[0][group] if pipeline > 1 else 0) for group, volume in sent[-1].items()})
     tally.sent_bytes.clear()
@@ -129,7 +129,7 @@ def _step(
     return gradients, peak, totals
 
 
-def _batch(layout: Layout, micro_batches: int, ranks: Ranks) -> Batch:
+def dealt_batch(layout: Layout, micro_batches: int, ranks: Ranks) -> Batch:
     """So many micro batches of each data rank, all tokens 0."""
     sequences = micro_batches * layout.micro_batch * ranks.degree("data")
     zeros = np.zeros((sequences, layout.sequence_length), dtype=np.int64)
