@@ -134,6 +134,20 @@ def test_a_plan_ranks_what_fits_first_and_says_why_others_cannot_be():
     assert facts["refused"][0]["mesh"] == "1 x 1 x 3"
 
 
+def test_tables_fit_80_columns_whatever_the_size():
+    plan = plan_training(planned_config(), MODEL, known_device("h100"), 1)
+    (one,) = plan.meshes
+    costs = replace(
+        one.costs, days=12_345.6, device_hours=123_456_789.0, kilowatt_hours=99_999_999.0, money=999_999_999.0
+    )
+    layout = replace(one.layout, ranks=65_536, parallel=ParallelConfig(pipeline=16, tensor=8))
+    usage = replace(one.usage, weights=10**12, peak=3 * 10**12)
+    large = replace(one, costs=costs, layout=layout, usage=usage, sent={"data": 10**15}, fits=False)
+    console = Console(width=80, file=io.StringIO())
+    console.print(describe_plan(replace(plan, meshes=[large])))
+    assert "…" not in console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
+
+
 def test_where_sending_takes_longer_than_computing_it_is_the_time():
     config = planned_config()
     meshes = [ParallelConfig(data=2)]

@@ -166,4 +166,11 @@ def _gigabytes(count: float) -> str:
 
 
 def _figure(value: float | None) -> str:
-    return "-" if value is None else f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    """As short as a column; --json has all digits."""
+    if value is None:
+        return "-"
+    if 0 < value < 0.001:
+        return "<0.001"
+    if value >= 1e6:
+        return f"{value / 1e6:,.1f}M"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
