@@ -6,7 +6,7 @@ from ..workspace import lazy_exports
 from .config import ArchitectureConfig, BaseConfig, LoraConfig, ModelConfig
 
 if TYPE_CHECKING:
-    from .attention import KeyValueCache
+    from .attention import KeyValueCache, mask_of_heads
     from .decoder import Decoder, count_parameters, resize_vocabulary
     from .fetch import fetch_base
     from .generation import generate
@@ -30,6 +30,7 @@ __all__ = [
     "generate",
     "load_model",
     "load_weights",
+    "mask_of_heads",
     "read_config",
     "resize_vocabulary",
     "save_model",
@@ -48,6 +49,7 @@ __getattr__ = lazy_exports(
         "generate": "generation",
         "load_model": "weights",
         "load_weights": "weights",
+        "mask_of_heads": "attention",
         "read_config": "weights",
         "resize_vocabulary": "decoder",
         "save_model": "weights",
