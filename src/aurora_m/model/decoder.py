@@ -156,6 +156,11 @@ def _compute_dtype(x: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
+def _kernels_take(hidden: Tensor) -> bool:
+    """Whether there are attention kernels of ours for these hidden states."""
+    return hidden.device.type == "cpu" and hidden.dtype != torch.float64
+
+
 def attention_masks(
     config: ModelConfig, hidden: Tensor, length: int, document_ids: Tensor | None, cache: KeyValueCache | None
 ) -> dict[int | None, Tensor | Runs | None]:
@@ -169,7 +174,7 @@ def attention_masks(
         cache: notes `document_ids` as those of its next tokens.
     """
     windows = dict.fromkeys(config.window(layer) for layer in range(config.layers))
-    if cache is None and hidden.device.type == "cpu" and hidden.dtype != torch.float64:
+    if cache is None and _kernels_take(hidden):
         return {window: runs_of_keys(config, window, length, document_ids, hidden.device) for window in windows}
     start = cache.length if cache is not None else 0
     queries = keys = document_ids

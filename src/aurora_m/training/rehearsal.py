@@ -18,6 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake
 from torch.utils._pytree import tree_leaves
 
 from aurora_m.model import Decoder, ModelConfig
+from aurora_m.model import decoder as decoder_module
 from aurora_m.model import loss as loss_module
 from aurora_m.tokens import Batch
 from aurora_m.workspace import AuroraError
@@ -144,9 +145,11 @@ def _bytes(tensors: Iterable[Any]) -> int:
 @contextmanager
 def _fake_job(layout: Layout, rank: int) -> Iterator[tuple[Any, Ranks]]:
     """A process group of so many ranks, and its mesh; none for a single one."""
-    # On accelerators the loss takes larger pieces.
-    chunk = loss_module._CPU_CHUNK_BYTES if layout.on_cpu else 2**62
-    with mock.patch.object(loss_module, "_CPU_CHUNK_BYTES", chunk):
+    with ExitStack() as stack:
+        if not layout.on_cpu:
+            # On accelerators the loss takes larger pieces, and attention is PyTorch's.
+            stack.enter_context(mock.patch.object(loss_module, "_CPU_CHUNK_BYTES", 2**62))
+            stack.enter_context(mock.patch.object(decoder_module, "_kernels_take", lambda _: False))
         if layout.ranks == 1:
             yield None, SINGLE
             return
