@@ -51,7 +51,7 @@ def train(
     Raises:
         RecipeError: phases, tokens and model do not fit together; nothing was started.
         DataError: token shards or the base model are damaged.
-        StoppedByUser: Ctrl-C or SIGTERM, after writing a checkpoint.
+        StoppedByUser: Ctrl-C, SIGTERM or SIGUSR1, after writing a checkpoint.
         AuroraError: the loss is not finite, or the disk is full; under torchrun, another process ended.
     """
     device = pick_device()
@@ -212,7 +212,7 @@ def place_model(
         return model
     check_model(model.config, config.parallel, ranks.count)
     for phase in config.phases:
-        check_phase(phase, config.parallel, ranks)
+        check_phase(phase, config.parallel, ranks.count)
     split = parallelize(model, ranks.mesh, config.parallel, compiled=config.compile)
     if base_folder:
         # Each process reads the files and keeps its part: none ever holds the whole model.
