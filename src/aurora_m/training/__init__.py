@@ -14,6 +14,7 @@ from .config import (
 )
 
 if TYPE_CHECKING:
+    from .activation_checkpointing import checkpoint_activations
     from .chain import chain_fingerprints, fingerprint_large, set_aside
     from .device import pick_device, resolve_precision
     from .gradients import clip_gradients
@@ -51,6 +52,7 @@ __all__ = [
     "build_segments",
     "chain_fingerprints",
     "check_model",
+    "checkpoint_activations",
     "clip_gradients",
     "decoder_loss",
     "fingerprint_large",
@@ -82,6 +84,7 @@ __getattr__ = lazy_exports(
         "build_mesh": "parallel",
         "build_optimizer": "optimizer",
         "check_model": "parallel",
+        "checkpoint_activations": "activation_checkpointing",
         "clip_gradients": "gradients",
         "decoder_loss": "parallel_loss",
         "is_main_process": "job",

@@ -9,6 +9,7 @@ from aurora_m.model import BaseConfig, Decoder, add_adapters, count_parameters, 
 from aurora_m.tokens import DomainTokens, TrainBatches, check_shares
 from aurora_m.workspace import DataError, Progress, RecipeError, format_count, read_json, write_json
 
+from .activation_checkpointing import checkpoint_activations
 from .chain import Chain, chain_fingerprints, fingerprint_large, mark_phase, set_aside
 from .checkpoint import list_checkpoints, read_record
 from .config import TrainConfig
@@ -147,6 +148,7 @@ def _train(
         eod_id=facts["tokenizer"]["eod_id"],
         progress=progress,
         micro_batch=config.micro_batch,
+        activation_checkpointing=config.activation_checkpointing,
         measure=measure,
         measure_every=config.ledger.every,
         begin=lambda phase: batches.start_phase(phase.mixture, phase.sequence_length, phase.name),
@@ -183,12 +185,14 @@ def place_model(
     """
     if ranks.mesh is None:
         model = model.to(device)
+        checkpoint_activations(model.layers, config.activation_checkpointing)
         if config.compile:
             model.compile()
         return model
     check_model(model.config, config.parallel, ranks.count)
     for phase in config.phases:
         check_phase(phase, config.parallel, ranks)
+    checkpoint_activations(model.layers, config.activation_checkpointing)
     split = parallelize(model, ranks.mesh, config.parallel, compiled=config.compile)
     if base_folder:
         # Each process reads the files and keeps its part: none ever holds the whole model.

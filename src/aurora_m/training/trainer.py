@@ -19,7 +19,7 @@ from aurora_m.tokens import Batch
 from aurora_m.workspace import Progress, Task, atomic_folder
 
 from .chain import mark_phase
-from .config import CheckpointConfig, PhaseConfig
+from .config import ActivationCheckpointing, CheckpointConfig, PhaseConfig
 from .device import auto_micro_batch, autocast, pipelined_micro_batch
 from .feed import Feed
 from .gradients import clip_gradients
@@ -49,6 +49,8 @@ class Loop:
     eod_id: int
     progress: Progress
     micro_batch: int | None = None
+    activation_checkpointing: ActivationCheckpointing = "none"
+    """How the model was built; it tells how many sequences fit at once."""
     measure: Callable[[TrainingState], None] | None = None
     measure_every: int | None = None
     begin: Callable[[PhaseConfig], None] | None = None
@@ -101,7 +103,7 @@ def _run_steps(
     device = next(state.model.parameters()).device
     sequences = phase.sequences_per_step // ranks.degree("data")
     micro_batch = loop.micro_batch or auto_micro_batch(
-        state.model.config, sequences, phase.sequence_length, device, loop.dtype
+        state.model.config, sequences, phase.sequence_length, device, loop.dtype, loop.activation_checkpointing
     )
     micro_batch = pipelined_micro_batch(micro_batch, sequences, ranks.degree("pipeline"))
     queued: _Step | None = None
