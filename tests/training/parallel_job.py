@@ -2,11 +2,13 @@
 
     python -m tests.training.parallel_job JOBS.json
 
-JOBS.json lists jobs {processes, runs}; a run is {out, tokens, base, config} and may have `die: [rank, step]`. The runs of
-a job share its process group.
+JOBS.json lists jobs {processes, runs}; a run is {out, tokens, base, config} and may have `die: [rank, step]`, `nan: step`
+(in a gradient of the last rank) or `poison: [steps]` (documents of `cc` in these steps give NaN whenever they are met).
+The runs of a job share its process group.
 """
 
 import json
+import math
 import os
 import signal
 import socket
@@ -20,6 +22,7 @@ from tests.training.synthetic import tiny_config
 from aurora_m.model import ArchitectureConfig, BaseConfig
 from aurora_m.training import train
 from aurora_m.training import trainer as trainer_module
+from aurora_m.training.gradients import local_tensor
 from aurora_m.training.ranks import join_ranks
 from aurora_m.workspace import AuroraError, Progress
 
@@ -59,9 +62,10 @@ def run_all(runs: list[dict[str, Any]], rank: int) -> int:
     if os.environ["WORLD_SIZE"] != "1":
         join_ranks(torch.device("cpu"))
     for run in runs:
+        plant(run)
         if run.get("die", [None])[0] == rank:
             die_at(run["die"][1])
-        config = tiny_config(threads=1, precision="float32", **run["config"])
+        config = tiny_config(**{"threads": 1, "precision": "float32"} | run["config"])
         folder = Path(run["base"]["path"]) if "path" in run["base"] else None
         base = BaseConfig(**run["base"]) if folder else BaseConfig(architecture=ArchitectureConfig(**run["base"]))
         try:
@@ -72,6 +76,36 @@ def run_all(runs: list[dict[str, Any]], rank: int) -> int:
             Path(run["out"], f"error-{rank}.txt").write_text(f"{type(error).__name__}: {error}")
             return 1
     return 0
+
+
+ACCUMULATE = trainer_module.accumulate_gradients
+
+
+def plant(run: dict[str, Any]) -> None:
+    """Makes gradients NaN on one rank only, as a run asks for; the others must hear of it from that one."""
+    calls, bad = 0, set()
+
+    def accumulate(model, batch, micro_batch, dtype, ranks):
+        nonlocal calls
+        calls += 1
+        nll = ACCUMULATE(model, batch, micro_batch, dtype, ranks)
+        documents = [
+            {(domain, number) for number in numbers}
+            for domain, numbers in zip(batch.domains, batch.documents, strict=True)
+        ]
+        if calls in run.get("poison", []):
+            bad.update(one for numbers in documents for one in numbers if one[0] == "cc")
+        hit = torch.tensor([bool(numbers & bad) for numbers in documents])
+        own_hit = hit[ranks.own_sequences(len(hit))].any()
+        last = all(ranks.place(dimension) == ranks.degree(dimension) - 1 for dimension in ("pipeline", "tensor"))
+        last_of_all = last and ranks.place("data") == ranks.degree("data") - 1
+        if (own_hit and last) or (calls == run.get("nan") and last_of_all):
+            for parameter in model.parameters():
+                if parameter.grad is not None:
+                    local_tensor(parameter.grad).fill_(math.nan)
+        return nll.masked_fill(hit, math.nan)
+
+    trainer_module.accumulate_gradients = accumulate if "nan" in run or "poison" in run else ACCUMULATE
 
 
 def die_at(step: int) -> None:

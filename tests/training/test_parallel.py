@@ -121,7 +121,12 @@ def same_within_tolerance(a: Path, b: Path) -> None:
 
 @pytest.fixture(scope="module")
 def tokens(tmp_path_factory) -> Path:
-    folder = write_tokens(tmp_path_factory.mktemp("parallel") / "tokens")
+    return write_odd_tokens(tmp_path_factory.mktemp("parallel") / "tokens")
+
+
+def write_odd_tokens(folder: Path) -> Path:
+    """Tokens of a vocabulary that divides by no degree."""
+    write_tokens(folder)
     facts = read_json(folder / "tokens.json")
     facts["tokenizer"]["vocab_size"] = VOCABULARY
     (folder / "tokens.json").write_text(json.dumps(facts))

@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
 from torch.distributed.tensor.parallel import (
     ColwiseParallel,
@@ -110,32 +110,39 @@ def _divisors_below(size: int, limit: int) -> str:
 
 # ----------------------------------------------------------------------------------------------- the split
 def parallelize(
-    model: Decoder, mesh: DeviceMesh, config: ParallelConfig, *, compiled: bool = False
+    model: Decoder,
+    mesh: DeviceMesh,
+    config: ParallelConfig,
+    *,
+    compiled: bool = False,
+    dtype: torch.dtype = torch.float32,
 ) -> "Decoder | Pipeline":
     """Splits a decoder over the mesh: its layers over pipeline ranks, then each part over tensor and data ranks.
 
     All ranks bring the same weights; each keeps its shards, and `model` is used up. Parameters become DTensors with
     their names unchanged. With `compiled` each layer is compiled by itself, so that the time it takes does not grow
-    with their number.
+    with their number. `dtype` is what matrix products run in and layers are gathered in; shards stay float32.
     """
     if config.pipeline == 1:
-        return _parallelize_part(model, mesh, config, compiled)
+        return _parallelize_part(model, mesh, config, compiled, dtype)
     count = config.pipeline * config.stages_per_rank
     numbers = range(mesh["pipeline"].get_local_rank(), count, config.pipeline)
     parts = {number: cut(model, number, count) for number in numbers}
     return Pipeline(
-        {number: _parallelize_part(part, mesh, config, compiled) for number, part in parts.items()}, mesh, config
+        {number: _parallelize_part(part, mesh, config, compiled, dtype) for number, part in parts.items()}, mesh, config
     )
 
 
-def _parallelize_part(model: Decoder, mesh: DeviceMesh, config: ParallelConfig, compiled: bool) -> Decoder:
+def _parallelize_part(
+    model: Decoder, mesh: DeviceMesh, config: ParallelConfig, compiled: bool, dtype: torch.dtype
+) -> Decoder:
     if mesh["tensor"].size() > 1:
         _split_tensors(model, mesh["tensor"], config)
     if compiled:
         for layer in own_layers(model):
             layer.compile()
     if mesh["data"].size() > 1:
-        _shard(model, mesh["data"])
+        _shard(model, mesh["data"], dtype)
     return _bring(model, mesh)
 
 
@@ -157,8 +164,15 @@ def _bring(module: M, mesh: DeviceMesh) -> M:
     return module if is_meta else module.to(mesh.device_type)
 
 
-def _shard(model: Decoder, mesh: DeviceMesh) -> None:
-    """FSDP2, a group of parameters per layer; embedding, head and last norm stay gathered until the step's end."""
+def _shard(model: Decoder, mesh: DeviceMesh, dtype: torch.dtype) -> None:
+    """FSDP2, a group of parameters per layer; embedding, head and last norm stay gathered until the step's end.
+
+    Layers are gathered in the dtype of matrix products, which is what these would cast the weights to; gradients are
+    summed over ranks in float32. Embedding, head and last norm are gathered in float32: the stream begins and the loss
+    ends in it.
+    """
+    mixed = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
+    policy = mixed if dtype != torch.float32 else MixedPrecisionPolicy()
 
     def placement(parameter: nn.Parameter) -> Shard | None:
         # Rows split over tensor ranks are split by columns here: a vocabulary need not divide by either degree then.
@@ -167,7 +181,7 @@ def _shard(model: Decoder, mesh: DeviceMesh) -> None:
 
     for layer in own_layers(model):
         _bring(layer, mesh)  # one at a time: the whole model may be more than a device holds
-        fully_shard(layer, mesh=mesh, shard_placement_fn=placement)
+        fully_shard(layer, mesh=mesh, shard_placement_fn=placement, mp_policy=policy)
     _bring(model, mesh)
     fully_shard(model, mesh=mesh, shard_placement_fn=placement, reshard_after_forward=False)
     for module in model.modules():

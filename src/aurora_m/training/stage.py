@@ -87,7 +87,7 @@ def _train(
                 "train.lora trains on one device, and train.parallel asks for more; leave one of them out"
             )
         add_adapters(whole, config.lora, seed, dtype)
-    model = place_model(whole, config, device, ranks, base_folder)
+    model = place_model(whole, config, device, ranks, base_folder, dtype)
     batches = open_batches(config, tokens, facts, seed)
     guardian = Guardian(config.guardian, device)
     state = TrainingState(model, build_optimizer(model, config.optimizer), batches, guardian=guardian, ranks=ranks)
@@ -175,7 +175,12 @@ def _train(
 
 
 def place_model(
-    model: Decoder, config: TrainConfig, device: torch.device, ranks: Ranks, base_folder: Path | None
+    model: Decoder,
+    config: TrainConfig,
+    device: torch.device,
+    ranks: Ranks,
+    base_folder: Path | None,
+    dtype: torch.dtype,
 ) -> Decoder | Pipeline:
     """Brings a model to its device, or its shards to their devices; the weights of an empty one from `base_folder`.
 
@@ -193,7 +198,7 @@ def place_model(
     for phase in config.phases:
         check_phase(phase, config.parallel, ranks)
     checkpoint_activations(model.layers, config.activation_checkpointing)
-    split = parallelize(model, ranks.mesh, config.parallel, compiled=config.compile)
+    split = parallelize(model, ranks.mesh, config.parallel, compiled=config.compile, dtype=dtype)
     if base_folder:
         # Each process reads the files and keeps its part: none ever holds the whole model.
         split = split.to_empty(device=device)
