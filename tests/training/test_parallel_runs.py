@@ -1,19 +1,20 @@
-"""What one process does, many do alike: bfloat16, activation checkpointing, steps left out, ways back."""
+"""What one process does, many do alike: bfloat16, activation checkpointing, adapters, bad steps, export."""
 
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.training.test_parallel import a_run, bpb, phases, run_jobs, steps, write_odd_tokens
+from tests.training.test_parallel import FAMILIES, VOCABULARY, a_run, bpb, phases, run_jobs, steps, write_odd_tokens
 from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from aurora_m.model import ArchitectureConfig, Decoder
-from aurora_m.training import ParallelConfig, build_mesh, parallelize
-from aurora_m.workspace import read_json
+from aurora_m.model import ArchitectureConfig, Decoder, LoraConfig, load_model, read_config, save_model
+from aurora_m.training import ParallelConfig, build_mesh, check_model, parallelize
+from aurora_m.training.checkpoint import _SafeReader, list_checkpoints
+from aurora_m.workspace import RecipeError, read_json
 
-BFLOAT16_TOLERANCE = 2e-3  # relative, of losses and bpb; measured: 4e-4
+BFLOAT16_TOLERANCE = 3e-4  # relative, of losses and bpb; measured: 6e-5 (gradient norms: 2e-3)
 PLACES = {"one": {}, "dp2": {}, "tp2": {"tensor": 2}, "pp2": {"pipeline": 2}, "dp2 tp2": {"tensor": 2}}
 PROCESSES = {"one": 1, "dp2": 2, "tp2": 2, "pp2": 2, "dp2 tp2": 4}
 
@@ -23,9 +24,11 @@ RUNS: dict[str, tuple[dict, dict, list[str]]] = {
     "full": ({"activation_checkpointing": "full"}, {}, ["one", "pp2", "tp2"]),
     "selective": ({"activation_checkpointing": "selective"}, {}, ["pp2", "dp2 tp2"]),
     "nan": ({}, {"nan": 4}, ["one", "dp2", "tp2", "pp2", "dp2 tp2"]),
+    "lora": ({"lora": {"rank": 4, "alpha": 8}}, {}, ["one", "dp2", "tp2", "pp2", "dp2 tp2"]),
     "poison": ({"guardian": {"patience": 2}}, {"poison": [4, 5]}, ["one", "dp2", "pp2", "dp2 tp2"]),
 }
-FAMILY = {"bfloat16": "gpt_bigcode"}
+FAMILY = {"bfloat16": "gpt_bigcode", "lora": "gpt_bigcode"}
+MAX_SHARD_BYTES = 40_000_000
 
 
 @pytest.fixture(scope="module")
@@ -33,12 +36,17 @@ def runs(tmp_path_factory) -> Path:
     """A folder per run and layout, from the same seed on the same tokens."""
     folder = tmp_path_factory.mktemp("runs")
     tokens = write_odd_tokens(folder / "tokens")
+    base = Decoder(ArchitectureConfig(**FAMILIES["gpt_bigcode"]).model_config_for(VOCABULARY))
+    base.init_weights(5)
+    save_model(base, folder / "base")
     jobs: list[dict] = [{"processes": count, "runs": []} for count in (1, 2, 4)]
     for name, (settings, faults, places) in RUNS.items():
         for place in places:
             run = a_run(folder / f"{name} {place}", tokens, FAMILY.get(name, "llama"), PLACES[place], **faults)
             run["config"] |= {"phases": six_steps(), "checkpoint": {"every": 128, "keep": 9}, **settings}
+            run |= {"base": {"path": str(folder / "base")}} if name == "lora" else {}
             next(job for job in jobs if job["processes"] == PROCESSES[place])["runs"].append(run)
+    jobs[1]["export"] = {"out": str(folder / "export"), "max_shard_bytes": MAX_SHARD_BYTES}
     assert run_jobs(folder, jobs) == [[0], [0, 0], [0, 0, 0, 0]]
     return folder
 
@@ -71,7 +79,26 @@ def same_weights(ours: Path, theirs: Path, atol: float) -> None:
         assert torch.allclose(first[name], weight, rtol=1e-3, atol=atol), name
 
 
-@pytest.mark.parametrize(("ours", "theirs"), pairs("full", "nan", "poison"))
+@pytest.mark.parametrize(("ours", "theirs"), pairs("nan"))
+def test_the_first_weights_are_the_same_in_every_layout_bit_for_bit(runs, ours, theirs):
+    """And so are the files, which many ranks write tensor by tensor."""
+    first, second = (sorted((runs / out / "initial" / "model").iterdir()) for out in (ours, theirs))
+    assert [path.name for path in first] == [path.name for path in second]
+    assert all(one.read_bytes() == other.read_bytes() for one, other in zip(first, second, strict=True))
+
+
+def test_an_export_from_two_ranks_takes_less_memory_than_a_file(runs):
+    measured = read_json(runs / "export" / "memory.json")
+    files = [path.stat().st_size for path in (runs / "export").glob("model-*.safetensors")]
+    assert len(files) > 2 and max(files) > 0.9 * MAX_SHARD_BYTES
+    assert measured["peak"] < 0.75 * max(files)
+    weights = load_model(runs / "export").state_dict()
+    expected = Decoder(read_config(runs / "export"))
+    expected.init_weights(0)
+    assert all(torch.equal(weight, weights[name]) for name, weight in expected.state_dict().items())
+
+
+@pytest.mark.parametrize(("ours", "theirs"), pairs("full", "lora", "nan", "poison"))
 def test_losses_and_weights_are_those_of_one_process(runs, ours, theirs):
     taken = [[row for row in steps(runs / out) if row["kind"] == "step"] for out in (ours, theirs)]
     assert [row["step"] for row in taken[0]] == [row["step"] for row in taken[1]]
@@ -88,7 +115,7 @@ def test_losses_and_weights_are_those_of_one_process(runs, ours, theirs):
 def test_bfloat16_over_ranks_is_that_of_one_process_within_its_rounding(runs, ours, theirs):
     for value in ("loss", "grad_norm"):
         first, second = ([row[value] for row in steps(runs / out)] for out in (ours, theirs))
-        assert first == pytest.approx(second, rel=BFLOAT16_TOLERANCE * (10 if value == "grad_norm" else 1)), value
+        assert first == pytest.approx(second, rel=BFLOAT16_TOLERANCE * (30 if value == "grad_norm" else 1)), value
         assert first != second
     assert bpb(runs / ours) == pytest.approx(bpb(runs / theirs), rel=BFLOAT16_TOLERANCE)
     same_weights(runs / ours, runs / theirs, 2e-2)
@@ -132,6 +159,32 @@ def test_bfloat16_halves_what_is_gathered_and_sums_in_float32():
     root = 4 * (64 * 64 + 32 * 64 + 2 * 64)
     assert narrow["allgather_base"] - root == (wide["allgather_base"] - root) / 2
     assert narrow["reduce_scatter_base"] == wide["reduce_scatter_base"]
+
+
+# ---- adapters
+
+
+@pytest.mark.parametrize("place", RUNS["lora"][2])
+def test_what_is_exported_is_the_base_with_the_adapters_merged(runs, place):
+    base, out = load_file(runs / "base" / "model.safetensors"), runs / f"lora {place}"
+    first, last = weights(out, "initial"), weights(out)
+    assert base.keys() == first.keys() == last.keys()
+    assert all(torch.equal(first[name], base[name]) for name in base)
+    changed = {name for name in base if not torch.equal(last[name], base[name])}
+    assert changed == {name for name in base if ".h." in name and base[name].dim() == 2}
+
+
+def test_checkpoints_of_many_ranks_hold_adapters_and_no_base(runs):
+    saved = list_checkpoints(runs / "lora dp2 tp2" / "CAP")[-1]
+    names = _SafeReader(saved).read_metadata().state_dict_metadata
+    assert names and all(".lora_" in name for name in names if name.startswith(("model.", "optimizer.")))
+
+
+def test_an_adapter_that_cannot_be_sharded_is_refused_with_the_fix():
+    model = ArchitectureConfig(**FAMILIES["llama"]).model_config_for(VOCABULARY)
+    with pytest.raises(RecipeError, match=r"lora\.rank 6 is not a multiple of the data degree 4.*nearest is 8"):
+        check_model(model, ParallelConfig(tensor=2), 8, LoraConfig(rank=6, alpha=8))
+    check_model(model, ParallelConfig(), 8, LoraConfig(rank=6, alpha=8))
 
 
 # ---- bad steps

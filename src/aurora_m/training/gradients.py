@@ -26,8 +26,8 @@ def local_tensor(tensor: Tensor) -> Tensor:
 def clip_gradients(parameters: list[nn.Parameter], limit: float, ranks: Ranks) -> Tensor:
     """Scales all gradients so that their norm over all ranks is at most `limit`; returns the norm before (float32).
 
-    As `nn.utils.clip_grad_norm_`, which knows no mesh. Each element counts once, on however many ranks it lies. All ranks
-    get the same norm, also where one alone holds a number that is not finite.
+    As `nn.utils.clip_grad_norm_`, which knows no mesh. Each element counts once, on however many ranks it lies. All
+    ranks get the same norm, also where one alone holds a number that is not finite.
     """
     if ranks.alone:
         return nn.utils.clip_grad_norm_(parameters, limit)

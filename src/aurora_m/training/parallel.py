@@ -31,7 +31,7 @@ from torch.distributed.tensor.parallel import (
 )
 from torch.distributed.tensor.placement_types import Partial, Placement
 
-from aurora_m.model import Decoder, ModelConfig
+from aurora_m.model import Decoder, LoraConfig, ModelConfig, adapted_layers, exported_parameters, merge_adapter
 from aurora_m.workspace import RecipeError
 
 from .config import ParallelConfig, PhaseConfig
@@ -56,11 +56,11 @@ def build_mesh(config: ParallelConfig, device_type: str, world_size: int) -> Dev
     return init_device_mesh(device_type, config.degrees(world_size), mesh_dim_names=DIMENSIONS)
 
 
-def check_model(config: ModelConfig, parallel: ParallelConfig, world_size: int) -> None:
-    """Checks that a model can be split as asked.
+def check_model(config: ModelConfig, parallel: ParallelConfig, world_size: int, lora: LoraConfig | None = None) -> None:
+    """Checks that a model, and its adapters where it has any, can be split as asked.
 
     Raises:
-        RecipeError: heads, the MLP's width, the hidden size or the layers do not divide.
+        RecipeError: heads, the MLP's width, the hidden size, the layers or the adapters' rank do not divide.
     """
     pipeline, data, tensor = parallel.degrees(world_size)
     for name in ("heads", "ffn_size"):
@@ -73,6 +73,11 @@ def check_model(config: ModelConfig, parallel: ParallelConfig, world_size: int) 
         raise RecipeError(
             f"the model's hidden_size {config.hidden_size} is not a multiple of the data degree {data}, which sharding "
             f"together with parallel.tensor needs; choose {_divisors_below(config.hidden_size, data)}"
+        )
+    if tensor > 1 and lora and lora.rank % data:
+        raise RecipeError(
+            f"lora.rank {lora.rank} is not a multiple of the data degree {data}, which sharding together with "
+            f"parallel.tensor needs; the nearest is {max(1, round(lora.rank / data)) * data}"
         )
     stages = pipeline * parallel.stages_per_rank
     if stages > config.layers:
@@ -205,21 +210,21 @@ def _split_tensors(model: Decoder, mesh: DeviceMesh, config: ParallelConfig) -> 
     for layer in own_layers(model):
         attention: Any = layer.get_submodule("attention")
         shared = attention.kv_heads % mesh.size() != 0
-        key_value: Any = _SharedHeads(attention) if shared else ColwiseParallel()
+        key_value: Any = _SharedHeads(attention) if shared else _Columns()
         plan = {
             "attention_norm": _Norm(between),
             "mlp_norm": _Norm(between),
             "attention": _AttentionInput(between, attention.heads),
-            "attention.q": ColwiseParallel(),
+            "attention.q": _Columns(),
             "attention.k": key_value,
             "attention.v": key_value,
             "attention.q_norm": _HeadNorm(attention.norm_full_width),
             "attention.k_norm": _HeadNorm(attention.norm_full_width),
-            "attention.out": RowwiseParallel(output_layouts=between),
+            "attention.out": _Rows(output_layouts=between),
             "mlp": _WholeInput(between),
-            "mlp.gate": ColwiseParallel(),
-            "mlp.up": ColwiseParallel(),
-            "mlp.down": RowwiseParallel(output_layouts=between),
+            "mlp.gate": _Columns(),
+            "mlp.up": _Columns(),
+            "mlp.down": _Rows(output_layouts=between),
         }
         if shared and attention.norm_full_width and attention.k_norm is not None:
             plan |= {"attention.k": _Whole(), "attention.k_norm": key_value}  # normed first, taken apart then
@@ -244,10 +249,28 @@ def _has_parameters(module: nn.Module, name: str) -> bool:
 
 
 # ----------------------------------------------------------------------------------------------- styles of ours
-def _distribute_parameters(module: nn.Module, mesh: DeviceMesh, placement: Placement, source: int | None) -> None:
+def _distribute_parameters(
+    module: nn.Module, mesh: DeviceMesh, placement: Placement, source: int | None, **others: Placement
+) -> None:
+    """Splits a module's own parameters alike, but for those named in `others`."""
     for name, parameter in list(module.named_parameters(recurse=False)):
-        split = distribute_tensor(parameter.detach(), mesh, [placement], src_data_rank=source)
+        split = distribute_tensor(parameter.detach(), mesh, [others.get(name, placement)], src_data_rank=source)
         module.register_parameter(name, nn.Parameter(split, requires_grad=parameter.requires_grad))
+
+
+class _Columns(ColwiseParallel):
+    """A linear layer split by what comes out; of an adapter the second matrix is."""
+
+    def _partition_linear_fn(self, name: str, module: nn.Module, device_mesh: DeviceMesh) -> None:
+        _distribute_parameters(module, device_mesh, Shard(0), self.src_data_rank, lora_a=Replicate())
+
+
+class _Rows(RowwiseParallel):
+    """A linear layer split by what goes in; of an adapter the first matrix is."""
+
+    def _partition_linear_fn(self, name: str, module: nn.Module, device_mesh: DeviceMesh) -> None:
+        whole = {"bias": Replicate(), "lora_b": Replicate()}
+        _distribute_parameters(module, device_mesh, Shard(1), self.src_data_rank, **whole)
 
 
 class _Norm(SequenceParallel):
@@ -256,6 +279,9 @@ class _Norm(SequenceParallel):
     def __init__(self, layout: Placement, local_output: bool = True) -> None:
         super().__init__(use_local_output=local_output)
         self.sequence_sharding = (layout,)  # type: ignore[assignment]
+
+    def _replicate_module_fn(self, name: str, module: nn.Module, device_mesh: DeviceMesh) -> None:
+        _distribute_parameters(module, device_mesh, Replicate(), self.src_data_rank)  # which keeps frozen ones frozen
 
 
 class _SplitRows(ParallelStyle):
@@ -366,26 +392,38 @@ class _SharedHeads(ParallelStyle):
 
 # ----------------------------------------------------------------------------------------------- the whole again
 @torch.no_grad()
-def gather_model(model: "Decoder | Pipeline", ranks: Ranks) -> Decoder | None:
-    """The whole model on the main rank, on its CPU; None on the others. Alone, the model itself."""
-    if isinstance(model, Decoder) and ranks.alone:
-        return model
-    with torch.device("meta"):
-        whole = Decoder(model.config)
-    if ranks.is_main:
-        whole = whole.to_empty(device="cpu")
+def gather_tensors(model: "Decoder | Pipeline", ranks: Ranks) -> Iterator[Tensor]:
+    """The parameters of the whole model, adapters merged, one after the other as `write_model` takes them.
+
+    All ranks go through it together to the end. The main one gets them on its CPU, and holds one at a time; what the
+    others get is of no use.
+    """
     held = {name: one for name, one in model.named_parameters() if not getattr(one, "is_copy", False)}
     # One rank of each stage speaks for it.
     speaks = ranks.place("data") == ranks.place("tensor") == 0
-    owners = {name: rank for rank, names in enumerate(ranks.gather(list(held) if speaks else [])) for name in names}
-    for name, target in whole.named_parameters():
-        tensor = held.get(name)
+    own = [(name, ranks.rank, one.shape, one.dtype) for name, one in held.items()] if speaks else []
+    origins = {name: origin for part in ranks.gather(own) for name, *origin in part}
+
+    def take(name: str) -> Tensor:
+        tensor, (owner, shape, dtype) = held.get(name), origins[name]
         if isinstance(tensor, DTensor):
             tensor = tensor.full_tensor()
-        if ranks.is_main and owners[name] == 0 and tensor is not None:
-            target.copy_(tensor)
-        elif ranks.is_main:
-            dist.recv(target, src=owners[name])
-        elif owners[name] == ranks.rank and tensor is not None:
-            dist.send(tensor.cpu(), dst=0)
-    return whole if ranks.is_main else None
+        if owner == ranks.rank and tensor is not None:
+            tensor = tensor.detach().cpu()
+            if not ranks.is_main:
+                dist.send(tensor.contiguous(), dst=0)
+            return tensor
+        if ranks.is_main:
+            tensor = torch.empty(shape, dtype=dtype)
+            dist.recv(tensor, src=owner)
+            return tensor
+        return torch.empty(0)
+
+    scale = next((one.scale for one in adapted_layers(model).values()), 0.0)  # that of all adapters
+    for name in exported_parameters(model.config):
+        block = name.removesuffix("weight")
+        if f"{block}lora_a" not in origins:
+            yield take(name)
+            continue
+        matrices = [take(one) for one in (name, f"{block}lora_a", f"{block}lora_b")]
+        yield merge_adapter(*matrices, scale) if ranks.is_main else matrices[0]

@@ -5,7 +5,17 @@ from typing import Any
 
 import torch
 
-from aurora_m.model import BaseConfig, Decoder, add_adapters, count_parameters, load_model, load_weights, read_config
+from aurora_m.model import (
+    BaseConfig,
+    Decoder,
+    add_adapters,
+    count_parameters,
+    init_adapters,
+    init_weights,
+    load_model,
+    load_weights,
+    read_config,
+)
 from aurora_m.tokens import DomainTokens, TrainBatches, check_shares
 from aurora_m.workspace import DataError, Progress, RecipeError, format_count, read_json, write_json
 
@@ -82,12 +92,8 @@ def _train(
     whole = build_model(config, base, base_folder, vocab_size, seed, empty=not ranks.alone)
     parameters = count_parameters(whole)
     if config.lora:
-        if ranks.mesh is not None:
-            raise RecipeError(
-                "train.lora trains on one device, and train.parallel asks for more; leave one of them out"
-            )
         add_adapters(whole, config.lora, seed, dtype)
-    model = place_model(whole, config, device, ranks, base_folder, dtype)
+    model = place_model(whole, config, device, ranks, base_folder, dtype, seed)
     batches = open_batches(config, tokens, facts, seed)
     guardian = Guardian(config.guardian, device)
     state = TrainingState(model, build_optimizer(model, config.optimizer), batches, guardian=guardian, ranks=ranks)
@@ -181,8 +187,9 @@ def place_model(
     ranks: Ranks,
     base_folder: Path | None,
     dtype: torch.dtype,
+    seed: int,
 ) -> Decoder | Pipeline:
-    """Brings a model to its device, or its shards to their devices; the weights of an empty one from `base_folder`.
+    """Brings a model to its device, or to theirs the shards of an empty one, filled from `base_folder` or `seed`.
 
     Raises:
         RecipeError: model or phases do not divide by the degrees of `parallel`.
@@ -194,16 +201,19 @@ def place_model(
         if config.compile:
             model.compile()
         return model
-    check_model(model.config, config.parallel, ranks.count)
+    check_model(model.config, config.parallel, ranks.count, config.lora)
     for phase in config.phases:
         check_phase(phase, config.parallel, ranks)
     checkpoint_activations(model.layers, config.activation_checkpointing)
     split = parallelize(model, ranks.mesh, config.parallel, compiled=config.compile, dtype=dtype)
-    if base_folder:
-        # Each process reads the files and keeps its part: none ever holds the whole model.
-        split = split.to_empty(device=device)
-        with ranks.agreed():
-            load_weights(split, base_folder)
+    # Each process reads or draws every tensor and keeps its part: none ever holds the whole model.
+    split = split.to_empty(device=device)
+    if base_folder is None:
+        init_weights(split, seed)
+        return split
+    init_adapters(split, seed)
+    with ranks.agreed():
+        load_weights(split, base_folder)
     return split
 
 
@@ -241,7 +251,7 @@ def warn_of_epochs(config: TrainConfig, facts: dict[str, Any], progress: Progres
 def build_model(
     config: TrainConfig, base: BaseConfig, base_folder: Path | None, vocab_size: int, seed: int, *, empty: bool = False
 ) -> Decoder:
-    """The model training starts from, float32 on the CPU; `empty`: of an existing one its layout, on the meta device.
+    """The model training starts from, float32 on the CPU; `empty`: its layout alone, on the meta device.
 
     Raises:
         RecipeError: it has fewer tokens than the tokenizer, or fewer positions than a phase's sequences; adapters are
@@ -252,16 +262,20 @@ def build_model(
         raise RecipeError(
             "train.lora adapts an existing model: give base.path, or leave lora out to train from scratch"
         )
-    if base_folder and empty:
-        with torch.device("meta"):
-            model = Decoder(read_config(base_folder))
-    elif base_folder:
-        model = load_model(base_folder)
+    if base_folder:
+        sizes = read_config(base_folder)
     elif base.architecture:
-        model = Decoder(base.architecture.model_config_for(vocab_size))
-        model.init_weights(seed)
+        sizes = base.architecture.model_config_for(vocab_size)
     else:
         raise RecipeError(f"base {base.path} has not been fetched; pass its folder as base_folder")
+    if empty:
+        with torch.device("meta"):
+            model = Decoder(sizes)
+    elif base_folder:
+        model = load_model(base_folder)
+    else:
+        model = Decoder(sizes)
+        model.init_weights(seed)
     if vocab_size > model.config.vocab_size:
         raise RecipeError(
             f"the tokenizer has {vocab_size} tokens and the base model {model.config.vocab_size}; "

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aurora_m.model import IGNORED, Decoder, save_model
+from aurora_m.model import IGNORED, Decoder, save_model, write_model
 from aurora_m.tokens import Batch
 from aurora_m.workspace import Progress, Task, atomic_folder
 
@@ -26,7 +26,7 @@ from .gradients import clip_gradients
 from .guardian import documents_of, reason_of
 from .interrupt import StoppedByUser, StopRequest, stop_requests
 from .optimizer import set_rate, take_step
-from .parallel import gather_model
+from .parallel import gather_tensors
 from .parallel_loss import decoder_loss
 from .pipelining import Pipeline
 from .ranks import SINGLE, Ranks
@@ -220,12 +220,24 @@ def _note(step: _Step, state: TrainingState, metrics: MetricsFile) -> None:
 def export_model(
     model: Decoder | Pipeline, folder: Path, tokenizer: Path | None, eod_id: int, ranks: Ranks = SINGLE
 ) -> None:
-    """Writes a model in the Hugging Face layout; it takes the place of an older one in a single move."""
-    whole = gather_model(model, ranks)
+    """Writes a model in the Hugging Face layout; it takes the place of an older one in a single move.
+
+    Of a model over many ranks the main one holds a tensor at a time.
+    """
+    if isinstance(model, Decoder) and ranks.alone:
+        with atomic_folder(folder) as temporary:
+            save_model(model, temporary, tokenizer, eod_id=eod_id)
+        return
+    tensors = gather_tensors(model, ranks)
     with ranks.agreed():
-        if whole is not None:
-            with atomic_folder(folder) as temporary:
-                save_model(whole, temporary, tokenizer, eod_id=eod_id)
+        try:
+            if ranks.is_main:
+                with atomic_folder(folder) as temporary:
+                    write_model(model.config, tensors, temporary, tokenizer, eod_id=eod_id)
+        finally:
+            # All go through to the end together, also where the main rank could not write.
+            for _ in tensors:
+                pass
 
 
 def _is_due(tokens: int, tokens_per_step: int, every: int | None) -> bool:
