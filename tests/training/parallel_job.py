@@ -23,8 +23,8 @@ from tests.training.synthetic import tiny_config
 from aurora_m.model import ArchitectureConfig, BaseConfig, Decoder, init_weights, write_model
 from aurora_m.training import ParallelConfig, Ranks, build_mesh, parallelize, train
 from aurora_m.training import trainer as trainer_module
+from aurora_m.training.gather import gather_tensors
 from aurora_m.training.gradients import local_tensor
-from aurora_m.training.parallel import gather_tensors
 from aurora_m.training.ranks import join_ranks
 from aurora_m.workspace import AuroraError, Progress
 

@@ -213,7 +213,7 @@ def _header(entries: list[_Entry]) -> bytes:
 
 
 def _bytes_of(tensor: Tensor) -> memoryview:
-    return memoryview(tensor.reshape(-1).view(torch.uint8).numpy())
+    return tensor.reshape(-1).view(torch.uint8).numpy().data
 
 
 def _compare(path: Path, entries: list[_Entry], digests: dict[str, bytes]) -> None:

@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
@@ -31,7 +30,7 @@ from torch.distributed.tensor.parallel import (
 )
 from torch.distributed.tensor.placement_types import Partial, Placement
 
-from aurora_m.model import Decoder, LoraConfig, ModelConfig, adapted_layers, exported_parameters, merge_adapter
+from aurora_m.model import Decoder, LoraConfig, ModelConfig
 from aurora_m.workspace import RecipeError
 
 from .config import ParallelConfig, PhaseConfig
@@ -269,8 +268,8 @@ class _Rows(RowwiseParallel):
     """A linear layer split by what goes in; of an adapter the first matrix is."""
 
     def _partition_linear_fn(self, name: str, module: nn.Module, device_mesh: DeviceMesh) -> None:
-        whole = {"bias": Replicate(), "lora_b": Replicate()}
-        _distribute_parameters(module, device_mesh, Shard(1), self.src_data_rank, **whole)
+        source = self.src_data_rank
+        _distribute_parameters(module, device_mesh, Shard(1), source, bias=Replicate(), lora_b=Replicate())
 
 
 class _Norm(SequenceParallel):
@@ -388,42 +387,3 @@ class _SharedHeads(ParallelStyle):
 
         module.register_forward_hook(take)
         return module
-
-
-# ----------------------------------------------------------------------------------------------- the whole again
-@torch.no_grad()
-def gather_tensors(model: "Decoder | Pipeline", ranks: Ranks) -> Iterator[Tensor]:
-    """The parameters of the whole model, adapters merged, one after the other as `write_model` takes them.
-
-    All ranks go through it together to the end. The main one gets them on its CPU, and holds one at a time; what the
-    others get is of no use.
-    """
-    held = {name: one for name, one in model.named_parameters() if not getattr(one, "is_copy", False)}
-    # One rank of each stage speaks for it.
-    speaks = ranks.place("data") == ranks.place("tensor") == 0
-    own = [(name, ranks.rank, one.shape, one.dtype) for name, one in held.items()] if speaks else []
-    origins = {name: origin for part in ranks.gather(own) for name, *origin in part}
-
-    def take(name: str) -> Tensor:
-        tensor, (owner, shape, dtype) = held.get(name), origins[name]
-        if isinstance(tensor, DTensor):
-            tensor = tensor.full_tensor()
-        if owner == ranks.rank and tensor is not None:
-            tensor = tensor.detach().cpu()
-            if not ranks.is_main:
-                dist.send(tensor.contiguous(), dst=0)
-            return tensor
-        if ranks.is_main:
-            tensor = torch.empty(shape, dtype=dtype)
-            dist.recv(tensor, src=owner)
-            return tensor
-        return torch.empty(0)
-
-    scale = next((one.scale for one in adapted_layers(model).values()), 0.0)  # that of all adapters
-    for name in exported_parameters(model.config):
-        block = name.removesuffix("weight")
-        if f"{block}lora_a" not in origins:
-            yield take(name)
-            continue
-        matrices = [take(one) for one in (name, f"{block}lora_a", f"{block}lora_b")]
-        yield merge_adapter(*matrices, scale) if ranks.is_main else matrices[0]

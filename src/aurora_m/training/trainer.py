@@ -22,11 +22,11 @@ from .chain import mark_phase
 from .config import ActivationCheckpointing, CheckpointConfig, PhaseConfig
 from .device import auto_micro_batch, autocast, pipelined_micro_batch
 from .feed import Feed
+from .gather import gather_tensors
 from .gradients import clip_gradients
 from .guardian import documents_of, reason_of
 from .interrupt import StoppedByUser, StopRequest, stop_requests
 from .optimizer import set_rate, take_step
-from .parallel import gather_tensors
 from .parallel_loss import decoder_loss
 from .pipelining import Pipeline
 from .ranks import SINGLE, Ranks
