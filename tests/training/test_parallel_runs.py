@@ -21,11 +21,11 @@ PROCESSES = {"one": 1, "dp2": 2, "tp2": 2, "pp2": 2, "dp2 tp2": 4}
 # name: settings of the train section, planted faults, layouts
 RUNS: dict[str, tuple[dict, dict, list[str]]] = {
     "bfloat16": ({"precision": "bfloat16"}, {}, ["one", "dp2", "dp2 tp2"]),
-    "full": ({"activation_checkpointing": "full"}, {}, ["one", "pp2", "tp2"]),
-    "selective": ({"activation_checkpointing": "selective"}, {}, ["pp2", "dp2 tp2"]),
+    "full": ({"activation_checkpointing": "full"}, {}, ["one", "dp2 tp2"]),
+    "selective": ({"activation_checkpointing": "selective"}, {}, ["tp2", "pp2"]),
     "nan": ({}, {"nan": 4}, ["one", "dp2", "tp2", "pp2", "dp2 tp2"]),
-    "lora": ({"lora": {"rank": 4, "alpha": 8}}, {}, ["one", "dp2", "tp2", "pp2", "dp2 tp2"]),
-    "poison": ({"guardian": {"patience": 2}}, {"poison": [4, 5]}, ["one", "dp2", "pp2", "dp2 tp2"]),
+    "lora": ({"lora": {"rank": 4, "alpha": 8}}, {}, ["one", "dp2", "pp2", "dp2 tp2"]),
+    "poison": ({"guardian": {"patience": 2}}, {"poison": [4, 5]}, ["one", "pp2", "dp2 tp2"]),
 }
 FAMILY = {"bfloat16": "gpt_bigcode", "lora": "gpt_bigcode"}
 MAX_SHARD_BYTES = 40_000_000
@@ -58,7 +58,13 @@ def six_steps() -> list[dict]:
 
 def pairs(*names: str) -> list[tuple[str, str]]:
     """Each run of these on several ranks, and the same on one."""
-    return [(f"{name} {place}", f"{name} one") for name in names for place in RUNS[name][2] if place != "one"]
+    controls = {"selective": "full one"}
+    return [
+        (f"{name} {place}", controls.get(name, f"{name} one"))
+        for name in names
+        for place in RUNS[name][2]
+        if place != "one"
+    ]
 
 
 def rows(out: Path, kind: str) -> list[dict]:
@@ -98,7 +104,7 @@ def test_an_export_from_two_ranks_takes_less_memory_than_a_file(runs):
     assert all(torch.equal(weight, weights[name]) for name, weight in expected.state_dict().items())
 
 
-@pytest.mark.parametrize(("ours", "theirs"), pairs("full", "lora", "nan", "poison"))
+@pytest.mark.parametrize(("ours", "theirs"), pairs("full", "selective", "lora", "nan", "poison"))
 def test_losses_and_weights_are_those_of_one_process(runs, ours, theirs):
     taken = [[row for row in steps(runs / out) if row["kind"] == "step"] for out in (ours, theirs)]
     assert [row["step"] for row in taken[0]] == [row["step"] for row in taken[1]]

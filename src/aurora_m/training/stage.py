@@ -192,7 +192,7 @@ def place_model(
     """Brings a model to its device, or to theirs the shards of an empty one, filled from `base_folder` or `seed`.
 
     Raises:
-        RecipeError: model or phases do not divide by the degrees of `parallel`.
+        RecipeError: model or phases do not divide by the degrees of `parallel`, or cannot be compiled with them.
         DataError: the base's files are damaged.
     """
     if ranks.mesh is None:
@@ -202,6 +202,9 @@ def place_model(
             model.compile()
         return model
     check_model(model.config, config.parallel, ranks.count, config.lora)
+    if config.compile and ranks.degree("tensor") > 1:
+        # torch 2.13 hands a plain gradient to the redistribution of a DTensor that left a compiled layer.
+        raise RecipeError("train.compile does not work with parallel.tensor above 1; leave one of them out")
     for phase in config.phases:
         check_phase(phase, config.parallel, ranks)
     checkpoint_activations(model.layers, config.activation_checkpointing)
