@@ -6,7 +6,7 @@ from ..workspace import lazy_exports
 from .config import ArchitectureConfig, BaseConfig, LoraConfig, ModelConfig
 
 if TYPE_CHECKING:
-    from .attention import KeyValueCache
+    from .attention import KeyValueCache, mask_of_heads
     from .decoder import Decoder, count_parameters, resize_vocabulary
     from .export import exported_parameters, save_model, write_model
     from .fetch import fetch_base
@@ -36,6 +36,7 @@ __all__ = [
     "init_weights",
     "load_model",
     "load_weights",
+    "mask_of_heads",
     "merge_adapter",
     "read_config",
     "resize_vocabulary",
@@ -61,6 +62,7 @@ __getattr__ = lazy_exports(
         "init_weights": "initial",
         "load_model": "weights",
         "load_weights": "weights",
+        "mask_of_heads": "attention",
         "read_config": "weights",
         "resize_vocabulary": "decoder",
         "save_model": "export",

@@ -1,4 +1,6 @@
-"""Causal self-attention inside documents: the mask, the key-value cache, the module."""
+"""Causal self-attention inside documents: what each query sees, the key-value cache, the module."""
+
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -8,6 +10,38 @@ from .config import ModelConfig
 from .linear import Linear
 from .norms import query_key_norms
 from .positions import alibi_slopes, rotate
+
+
+@dataclass(frozen=True)
+class Runs:
+    """What queries see, as runs of keys that end at themselves: what fast kernels are told instead of a mask.
+
+    `firsts` (B or 1, L) int32: the first slot each query sees, never falling along a row. `slopes` (heads) float32: by
+    how much ALiBi lowers a score for each token of distance; None: not at all.
+    """
+
+    firsts: Tensor
+    slopes: Tensor | None = None
+
+
+def runs_of_keys(
+    config: ModelConfig, window: int | None, length: int, documents: Tensor | None, device: torch.device
+) -> Runs:
+    """The runs of rows without a cache; the same as `attention_mask` says, for documents that stand in one piece.
+
+    Args:
+        window: how many tokens a query sees, itself included; None: all.
+        documents: (B, L) document numbers; None: one document a row.
+    """
+    slots = torch.arange(length, dtype=torch.int32, device=device)
+    firsts = torch.zeros(1, length, dtype=torch.int32, device=device)
+    if documents is not None:
+        begins = F.pad(documents[:, 1:] != documents[:, :-1], (1, 0))
+        firsts = torch.where(begins, slots, 0).cummax(dim=1).values
+    if window is not None:
+        firsts = torch.maximum(firsts, slots - (window - 1))
+    slopes = torch.tensor(alibi_slopes(config.heads), device=device) if config.positions == "alibi" else None
+    return Runs(firsts, slopes)
 
 
 def attention_mask(
@@ -52,6 +86,13 @@ def attention_mask(
     return mask.masked_fill_(~allowed, -torch.inf).unsqueeze(1)
 
 
+def mask_of_heads(mask: Tensor | Runs | None, heads: slice) -> Tensor | Runs | None:
+    """The mask of some of the heads."""
+    if isinstance(mask, Runs):
+        return mask if mask.slopes is None else Runs(mask.firsts, mask.slopes[heads])
+    return mask if mask is None or mask.size(1) == 1 else mask[:, heads]
+
+
 class KeyValueCache:
     """Keys, values and document numbers of the tokens seen so far, in buffers allocated once."""
 
@@ -92,17 +133,21 @@ class Attention(nn.Module):
         self,
         x: Tensor,
         rotary: tuple[Tensor, Tensor] | None,
-        mask: Tensor | None,
+        mask: Tensor | Runs | None,
         cache: KeyValueCache | None,
     ) -> Tensor:
         """(B, L, hidden) to the same. Without a mask every query sees all earlier tokens of its row."""
         batch, length, _ = x.shape
         queries = self._split_heads(self.q(x), self.q_norm)
         keys = self._split_heads(self.k(x), self.k_norm)
-        values = self._split_heads(self.v(x), None).transpose(1, 2)
+        values = self._split_heads(self.v(x), None)
         if rotary is not None:
             queries, keys = rotate(queries, rotary), rotate(keys, rotary)
-        queries, keys = queries.transpose(1, 2), keys.transpose(1, 2)
+        if isinstance(mask, Runs):
+            from .cpu_attention import attend_runs  # numba takes long to import
+
+            return self.out(attend_runs(queries, keys, values, mask.firsts, mask.slopes).reshape(batch, length, -1))
+        queries, keys, values = queries.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2)
         if cache is not None:
             keys, values = cache.store(self.layer, keys, values)
         attended = F.scaled_dot_product_attention(

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..workspace import AuroraError
-from .attention import Attention, KeyValueCache, attention_mask
+from .attention import Attention, KeyValueCache, Runs, attention_mask, runs_of_keys
 from .config import ModelConfig
 from .initial import init_weights
 from .linear import Linear, linear
@@ -54,7 +54,7 @@ class Layer(nn.Module):
         self,
         x: Tensor,
         rotary: tuple[Tensor, Tensor] | None,
-        masks: dict[int | None, Tensor | None],
+        masks: dict[int | None, Tensor | Runs | None],
         cache: KeyValueCache | None,
     ) -> Tensor:
         mask = masks[self.window]
@@ -144,14 +144,19 @@ def _compute_dtype(x: Tensor) -> torch.dtype:
 
 def attention_masks(
     config: ModelConfig, hidden: Tensor, length: int, document_ids: Tensor | None, cache: KeyValueCache | None
-) -> dict[int | None, Tensor | None]:
+) -> dict[int | None, Tensor | Runs | None]:
     """The masks of one forward pass, by a layer's window; None where plain causal attention says the same.
+
+    On a CPU and without a cache they are runs of keys, which kernels of ours take.
 
     Args:
         hidden: what goes into the first layer; only its dtype and device matter.
         length: L, the tokens of a row; `hidden` may be of a part of them, where a sequence lies on several devices.
         cache: notes `document_ids` as those of its next tokens.
     """
+    windows = dict.fromkeys(config.window(layer) for layer in range(config.layers))
+    if cache is None and hidden.device.type == "cpu" and hidden.dtype != torch.float64:
+        return {window: runs_of_keys(config, window, length, document_ids, hidden.device) for window in windows}
     start = cache.length if cache is not None else 0
     queries = keys = document_ids
     if cache is not None:
@@ -161,7 +166,6 @@ def attention_masks(
             queries = cache.documents[:, start : start + length]
             keys = cache.documents[:, : start + length]
     dtype = _compute_dtype(hidden)
-    windows = dict.fromkeys(config.window(layer) for layer in range(config.layers))
     return {
         window: attention_mask(config, window, length, queries, keys, dtype, hidden.device, start) for window in windows
     }

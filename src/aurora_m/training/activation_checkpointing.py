@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
+from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from .config import ActivationCheckpointing
 
@@ -26,7 +26,7 @@ def checkpoint_activations(layers: Iterable[nn.Module], mode: ActivationCheckpoi
         return
     settings: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}  # nothing random is in a layer
     if mode == "selective":
-        settings["context_fn"] = partial(create_selective_checkpoint_contexts, _kept_operators())
+        settings["context_fn"] = partial(create_selective_checkpoint_contexts, _policy)
     for layer in layers:
         layer.forward = _Checkpointed(layer.forward, settings)  # type: ignore[method-assign, assignment]
 
@@ -41,25 +41,22 @@ class _Checkpointed:
         return checkpoint(self.forward, *inputs, **self.settings)
 
 
-def _kept_operators() -> list[Any]:
-    """The operators that `selective` does not run twice; a build of PyTorch lacks some."""
-    names = [
-        "aten.mm",
-        "aten.addmm",
-        "aten._scaled_mm",
-        "mkldnn._linear_pointwise",
-        "aten._scaled_dot_product_flash_attention",
-        "aten._scaled_dot_product_flash_attention_for_cpu",
-        "aten._scaled_dot_product_efficient_attention",
-        "aten._scaled_dot_product_cudnn_attention",
-        "aten._flash_attention_forward",
-        "aten._efficient_attention_forward",
-    ]
-    found: list[Any] = []
-    for name in names:
-        namespace, operator = name.split(".")
-        packet = getattr(getattr(torch.ops, namespace), operator, None)
-        found += [packet.default] if packet is not None else []
-    # FlexAttention is an operator of its own kind.
-    flex = getattr(torch.ops.higher_order, "flex_attention", None)
-    return [*found, flex] if flex is not None else found
+_KEPT = {
+    "aten::mm",
+    "aten::addmm",
+    "aten::_scaled_mm",
+    "mkldnn::_linear_pointwise",
+    "aten::_scaled_dot_product_flash_attention",
+    "aten::_scaled_dot_product_flash_attention_for_cpu",
+    "aten::_scaled_dot_product_efficient_attention",
+    "aten::_scaled_dot_product_cudnn_attention",
+    "aten::_flash_attention_forward",
+    "aten::_efficient_attention_forward",
+    "aurora_m::run_attention",
+    "flex_attention",
+}
+
+
+def _policy(context: Any, operator: Any, *inputs: Any, **settings: Any) -> CheckpointPolicy:
+    """What `selective` does with an operator's results."""
+    return CheckpointPolicy.MUST_SAVE if operator.name() in _KEPT else CheckpointPolicy.PREFER_RECOMPUTE

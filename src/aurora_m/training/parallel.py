@@ -30,7 +30,7 @@ from torch.distributed.tensor.parallel import (
 )
 from torch.distributed.tensor.placement_types import Partial, Placement
 
-from aurora_m.model import Decoder, LoraConfig, ModelConfig
+from aurora_m.model import Decoder, LoraConfig, ModelConfig, mask_of_heads
 from aurora_m.workspace import RecipeError
 
 from .config import ParallelConfig, PhaseConfig
@@ -320,9 +320,7 @@ class _AttentionInput(_WholeInput):
 
         def take(_: nn.Module, inputs: tuple) -> tuple:
             x, rotary, mask, *rest = inputs
-            if mask is not None and mask.size(1) > 1:
-                mask = mask[:, place * local : (place + 1) * local]
-            return (x, rotary, mask, *rest)
+            return (x, rotary, mask_of_heads(mask, slice(place * local, (place + 1) * local)), *rest)
 
         module.register_forward_pre_hook(take)
         return module

@@ -30,7 +30,7 @@ from .progress import Progress, Task
 from .section import Count, Section, Share, format_count, parse_count, parse_share
 
 if TYPE_CHECKING:
-    from .compiled import kernel
+    from .compiled import kernel, relaxed_kernel
 
 __all__ = [
     "AuroraError",
@@ -61,9 +61,11 @@ __all__ = [
     "read_json",
     "record_stage",
     "recover_folder",
+    "relaxed_kernel",
     "stage_fingerprint",
     "write_json",
     "write_text",
 ]
 
-__getattr__ = lazy_exports(__name__, {"kernel": "compiled"})  # numba takes long to import
+# numba takes long to import
+__getattr__ = lazy_exports(__name__, {"kernel": "compiled", "relaxed_kernel": "compiled"})

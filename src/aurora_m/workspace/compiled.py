@@ -9,3 +9,8 @@ from numba import njit
 _OPTIONS: dict[str, Any] = {"nogil": True, "cache": True, "_nrt": False}
 kernel = njit(**_OPTIONS)
 """The decorator of a compiled loop. It lets threads run side by side and allocates nothing."""
+
+
+def relaxed_kernel(*freedoms: str) -> Any:
+    """`kernel` with freedoms of LLVM's over floating-point numbers: `contract`, `reassoc`, `nsz`, `nnan`."""
+    return njit(**_OPTIONS, fastmath=set(freedoms))
