@@ -54,6 +54,7 @@ _KEPT = {
     "aten::_efficient_attention_forward",
     "aurora_m::run_attention",
     "flex_attention",
+    "inductor_compiled_code",  # in a layer that is not compiled itself: FlexAttention, which always is
 }
 
 
