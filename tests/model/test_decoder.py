@@ -18,6 +18,15 @@ def test_same_seed_same_weights_whatever_was_drawn_before(our_model, architectur
     assert not torch.equal(first.embed_tokens.weight, other.embed_tokens.weight)
 
 
+def test_first_weights_of_a_tensor_do_not_depend_on_what_else_there_is(our_model):
+    small, deep = our_model("llama"), our_model("llama", layers=5)
+    for model in (small, deep):
+        model.init_weights(7)
+    assert torch.equal(small.layers[1].mlp.up.weight, deep.layers[1].mlp.up.weight)
+    drawn = [parameter.flatten()[:8] for parameter in deep.parameters() if parameter.dim() > 1]
+    assert len({tuple(values.tolist()) for values in drawn}) == len(drawn)
+
+
 def test_initial_weights_are_those_of_gpt_2(our_model):
     model = our_model(hidden_size=256, layers=8)
     model.init_weights(0)

@@ -9,7 +9,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from aurora_m.model import KeyValueCache, load_model, resize_vocabulary, save_model
+from aurora_m.model import KeyValueCache, export, load_model, resize_vocabulary, save_model
 from aurora_m.workspace import AuroraError, DataError
 
 
@@ -222,12 +222,15 @@ def test_a_stored_head_beside_a_tied_embedding_must_equal_it(their_model, tmp_pa
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_an_export_that_reads_back_otherwise_is_refused(our_model, tmp_path, monkeypatch, dtype):
-    def flip_a_bit(tensors, path, metadata):
-        tensors = {name: tensor.clone() for name, tensor in tensors.items()}
-        tensors["model.norm.weight"].view(torch.uint8)[0] ^= 1
-        save_file(tensors, path, metadata)
+    compare = export._compare
 
-    monkeypatch.setattr("aurora_m.model.weights.save_file", flip_a_bit)
+    def flip_a_bit(path, *arguments):
+        tensors = load_file(path)
+        tensors["model.norm.weight"].view(torch.uint8)[0] ^= 1
+        save_file(tensors, path, metadata={"format": "pt"})
+        compare(path, *arguments)
+
+    monkeypatch.setattr(export, "_compare", flip_a_bit)
     with pytest.raises(AuroraError, match=r"reads back otherwise than the model: model\.norm\.weight"):
         save_model(our_model("llama"), tmp_path, dtype=dtype)
     assert not list(tmp_path.glob("*.safetensors"))
@@ -252,7 +255,7 @@ def test_a_full_disk_is_one_message(our_model, tmp_path, monkeypatch):
     def fail(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("aurora_m.model.weights.save_file", fail)
+    monkeypatch.setattr(export, "_header", fail)
     with pytest.raises(AuroraError, match="No space left on device"):
         save_model(our_model(), tmp_path)
     assert not list(tmp_path.glob("*.safetensors"))

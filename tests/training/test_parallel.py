@@ -24,6 +24,8 @@ from aurora_m.training.checkpoint import list_checkpoints
 from aurora_m.training.device import pipelined_micro_batch
 from aurora_m.training.gradients import local_tensor
 from aurora_m.training.parallel import check_model, check_phase
+from aurora_m.training.ranks import Ranks
+from aurora_m.training.stage import place_model
 from aurora_m.workspace import RecipeError, read_json
 
 TOLERANCE = 2e-6  # relative, of losses and gradient norms; measured: 2e-8 and 7e-7
@@ -122,7 +124,12 @@ def same_within_tolerance(a: Path, b: Path) -> None:
 
 @pytest.fixture(scope="module")
 def tokens(tmp_path_factory) -> Path:
-    folder = write_tokens(tmp_path_factory.mktemp("parallel") / "tokens")
+    return write_odd_tokens(tmp_path_factory.mktemp("parallel") / "tokens")
+
+
+def write_odd_tokens(folder: Path) -> Path:
+    """Tokens of a vocabulary that divides by no degree."""
+    write_tokens(folder)
     facts = read_json(folder / "tokens.json")
     facts["tokenizer"]["vocab_size"] = VOCABULARY
     (folder / "tokens.json").write_text(json.dumps(facts))
@@ -271,6 +278,13 @@ def model(**changes):
 def test_degrees_that_do_not_fit_are_refused_with_the_fix(parallel, processes, message):
     with pytest.raises(RecipeError, match=message):
         check_model(model(), ParallelConfig(**parallel), processes)
+
+
+def test_compiling_with_tensor_ranks_is_refused():
+    config = tiny_config(compile=True, parallel={"tensor": 2})
+    ranks = type("TwoTensorRanks", (Ranks,), {"degree": lambda self, dimension: 2, "count": 2})(mesh=object())
+    with pytest.raises(RecipeError, match="compile does not work with parallel.tensor above 1"):
+        place_model(Decoder(model()), config, torch.device("cpu"), ranks, None, torch.float32, 0)
 
 
 @pytest.mark.parametrize(

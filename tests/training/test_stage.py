@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from tests.conftest import REPOSITORY
+from tests.conftest import PYTHONPATH
 from tests.training.synthetic import tiny_base, tiny_config, write_tokens
 
 from aurora_m.model import BaseConfig, load_model
@@ -227,7 +227,7 @@ for kill_at in map(int, sys.argv[3:]):
 
 def test_a_run_killed_at_any_touch_of_the_disk_ends_as_if_it_never_was(tokens, whole, tmp_path):
     moments = [3, 61, 75, 103, 150, 211]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'src'}"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": PYTHONPATH}
     command = [sys.executable, "-c", KILLER, str(tokens), str(tmp_path), *map(str, moments)]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr

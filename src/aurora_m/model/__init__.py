@@ -8,11 +8,13 @@ from .config import ArchitectureConfig, BaseConfig, LoraConfig, ModelConfig
 if TYPE_CHECKING:
     from .attention import KeyValueCache, mask_of_heads
     from .decoder import Decoder, count_parameters, resize_vocabulary
+    from .export import exported_parameters, save_model, write_model
     from .fetch import fetch_base
     from .generation import generate
-    from .lora import add_adapters
+    from .initial import init_weights
+    from .lora import adapted_layers, add_adapters, init_adapters, merge_adapter
     from .loss import IGNORED, chunked_loss
-    from .weights import load_model, load_weights, read_config, save_model
+    from .weights import load_model, load_weights, read_config
 
 
 __all__ = [
@@ -23,17 +25,23 @@ __all__ = [
     "KeyValueCache",
     "LoraConfig",
     "ModelConfig",
+    "adapted_layers",
     "add_adapters",
     "chunked_loss",
     "count_parameters",
+    "exported_parameters",
     "fetch_base",
     "generate",
+    "init_adapters",
+    "init_weights",
     "load_model",
     "load_weights",
     "mask_of_heads",
+    "merge_adapter",
     "read_config",
     "resize_vocabulary",
     "save_model",
+    "write_model",
 ]
 
 __getattr__ = lazy_exports(
@@ -42,16 +50,22 @@ __getattr__ = lazy_exports(
         "IGNORED": "loss",
         "Decoder": "decoder",
         "KeyValueCache": "attention",
+        "adapted_layers": "lora",
         "add_adapters": "lora",
+        "merge_adapter": "lora",
         "chunked_loss": "loss",
         "count_parameters": "decoder",
+        "exported_parameters": "export",
         "fetch_base": "fetch",
         "generate": "generation",
+        "init_adapters": "lora",
+        "init_weights": "initial",
         "load_model": "weights",
         "load_weights": "weights",
         "mask_of_heads": "attention",
         "read_config": "weights",
         "resize_vocabulary": "decoder",
-        "save_model": "weights",
+        "save_model": "export",
+        "write_model": "export",
     },
 )

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ..workspace import AuroraError
 from .attention import Attention, KeyValueCache, Runs, attention_mask, runs_of_keys
 from .config import ModelConfig
+from .initial import init_weights
 from .linear import Linear, linear
 from .norms import stream_norm
 from .positions import rotary_table
@@ -19,7 +20,6 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": F.silu,
     "relu": F.relu,
 }
-_INITIAL_STD = 0.02
 
 
 class Mlp(nn.Module):
@@ -136,23 +136,9 @@ class Decoder(nn.Module):
         """Scores of all tokens (..., vocab_size). For training use `chunked_loss`, which never holds them all."""
         return linear(hidden, self.head_weight)
 
-    @torch.no_grad()
     def init_weights(self, seed: int) -> None:
-        """Fills all weights as GPT-2 does: normal with deviation 0.02, residual projections scaled by 1/sqrt(2 layers).
-
-        Drawn on the CPU in float32, so the same seed gives the same model on every device and in every dtype.
-        """
-        generator = torch.Generator().manual_seed(seed)
-        residual_std = _INITIAL_STD / (2 * self.config.layers) ** 0.5
-        for name, parameter in self.named_parameters():
-            if name.endswith("bias"):
-                parameter.zero_()
-            elif parameter.dim() == 1:
-                parameter.fill_(1.0)
-            else:
-                std = residual_std if name.endswith(("attention.out.weight", "mlp.down.weight")) else _INITIAL_STD
-                parameter.copy_(torch.empty(parameter.shape).normal_(0.0, std, generator=generator))
-        _clear_padding(self)
+        """Fills all weights from a seed: see `initial.init_weights`."""
+        init_weights(self, seed)
 
 
 def _compute_dtype(x: Tensor) -> torch.dtype:
@@ -238,9 +224,3 @@ def resize_vocabulary(model: Decoder, vocab_size: int, rows: int | None = None) 
     if model.head is not None:
         model.head.out_features = config.embedding_rows
     model.config = config
-
-
-def _clear_padding(model: Decoder) -> None:
-    for matrix in (model.embed_tokens, model.head):
-        if matrix is not None:
-            matrix.weight[model.config.vocab_size :] = 0

@@ -13,9 +13,17 @@ class RMSNorm(nn.RMSNorm):
         return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
 
 
+class LayerNorm(nn.LayerNorm):
+    """Layer norm in its input's dtype, also where a sharded model gathers its weights in bfloat16."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        weight, bias = (one if one is None else one.to(input.dtype) for one in (self.weight, self.bias))
+        return F.layer_norm(input, self.normalized_shape, weight, bias, self.eps)
+
+
 def stream_norm(config: ModelConfig) -> nn.Module:
     """A norm over the full width of the stream."""
-    kind = nn.LayerNorm if config.norm == "layernorm" else RMSNorm
+    kind = LayerNorm if config.norm == "layernorm" else RMSNorm
     return kind(config.hidden_size, eps=config.norm_eps)
 
 

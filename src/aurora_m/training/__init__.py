@@ -15,6 +15,7 @@ from .config import (
 )
 
 if TYPE_CHECKING:
+    from .activation_checkpointing import checkpoint_activations
     from .chain import chain_fingerprints, fingerprint_large, set_aside
     from .device import pick_device, resolve_precision
     from .devices import Device, find_device, known_device
@@ -64,6 +65,7 @@ __all__ = [
     "check_job",
     "check_model",
     "check_trackers",
+    "checkpoint_activations",
     "clip_gradients",
     "decoder_loss",
     "describe_plan",
@@ -117,6 +119,7 @@ __getattr__ = lazy_exports(
         "build_optimizer": "optimizer",
         "check_model": "parallel",
         "check_trackers": "trackers",
+        "checkpoint_activations": "activation_checkpointing",
         "clip_gradients": "gradients",
         "decoder_loss": "parallel_loss",
         "is_main_process": "job",

@@ -9,6 +9,8 @@ from aurora_m.model import LoraConfig
 from aurora_m.tokens import FimConfig
 from aurora_m.workspace import Count, RecipeError, Section, Share, parse_count
 
+ActivationCheckpointing = Literal["none", "selective", "full"]
+
 _STEPS_PATTERN = re.compile(r"(\S+)\s*steps?")
 
 
@@ -192,7 +194,11 @@ class ParallelConfig(Section):
 
 
 class TrainConfig(Section):
-    """The `train` section of a recipe."""
+    """The `train` section of a recipe.
+
+    `activation_checkpointing`: what a layer keeps for its backward pass; the rest is computed again. `selective` keeps
+    what matrix products and attention return, `full` only the layer's input.
+    """
 
     phases: list[PhaseConfig] = Field(min_length=1)
     ledger: LedgerConfig
@@ -202,6 +208,7 @@ class TrainConfig(Section):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     compile: bool = False
     micro_batch: PositiveInt | None = None
+    activation_checkpointing: ActivationCheckpointing = "none"
     fim: FimConfig | None = None
     lora: LoraConfig | None = None
     threads: PositiveInt | None = None

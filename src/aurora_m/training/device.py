@@ -9,6 +9,7 @@ import torch
 from aurora_m.model import ModelConfig
 from aurora_m.workspace import AuroraError
 
+from .config import ActivationCheckpointing
 from .job import local_rank
 
 # On a CPU larger micro batches bring nothing once the matrices are busy: at hidden 192, 4,096 tokens at once measure
@@ -63,6 +64,7 @@ def auto_micro_batch(
     sequence_length: int,
     device: torch.device,
     dtype: torch.dtype,
+    checkpointing: ActivationCheckpointing = "none",
     *,
     memory_bytes: int | None = None,
 ) -> int:
@@ -72,8 +74,7 @@ def auto_micro_batch(
     as before, or its sums would round differently. `memory_bytes` is that of a CUDA device that is not here (a plan).
     """
     size = 2 if dtype == torch.bfloat16 else 4
-    ffn_tensors = 4 if config.gated_mlp else 3
-    per_token = config.layers * size * (10 * config.hidden_size + ffn_tensors * config.ffn_size)
+    per_token = activation_bytes(config, size, checkpointing)
     if config.positions == "alibi":
         # Its penalties are a number for each head and pair of tokens, shared by all layers; float32 while made.
         per_token += (size + 4) * config.heads * sequence_length
@@ -86,6 +87,18 @@ def auto_micro_batch(
     fitting = max(1, int(budget // (per_token * sequence_length)))
     parts = -(-sequences // fitting)
     return -(-sequences // parts)
+
+
+def activation_bytes(config: ModelConfig, size: int, checkpointing: ActivationCheckpointing = "none") -> int:
+    """About what the layers keep of a token for the backward pass; numbers of products take `size` bytes."""
+    ffn_tensors = 2 if config.gated_mlp else 1
+    whole_layer = size * (10 * config.hidden_size + (ffn_tensors + 2) * config.ffn_size)
+    if checkpointing == "none":
+        return config.layers * whole_layer
+    layer_input = 4 * config.hidden_size  # the stream is float32
+    products = size * (6 * config.hidden_size + ffn_tensors * config.ffn_size)
+    # One layer at a time is there whole again.
+    return config.layers * (layer_input + products * (checkpointing == "selective")) + whole_layer
 
 
 def pipelined_micro_batch(micro_batch: int, sequences: int, stages: int) -> int:

@@ -1,5 +1,7 @@
 """Gradients that lie in shards over a mesh: brought to their parameters' layout, measured, clipped."""
 
+from math import prod
+
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
@@ -24,7 +26,8 @@ def local_tensor(tensor: Tensor) -> Tensor:
 def clip_gradients(parameters: list[nn.Parameter], limit: float, ranks: Ranks) -> Tensor:
     """Scales all gradients so that their norm over all ranks is at most `limit`; returns the norm before (float32).
 
-    As `nn.utils.clip_grad_norm_`, which knows no mesh. Each element counts once, on however many ranks it lies.
+    As `nn.utils.clip_grad_norm_`, which knows no mesh. Each element counts once, on however many ranks it lies. All
+    ranks get the same norm, also where one alone holds a number that is not finite.
     """
     if ranks.alone:
         return nn.utils.clip_grad_norm_(parameters, limit)
@@ -38,7 +41,8 @@ def clip_gradients(parameters: list[nn.Parameter], limit: float, ranks: Ranks) -
     total = torch.zeros((), device=device)
     for dimensions, locals_ in sorted(sharers.items()):
         square = nn.utils.get_total_norm(locals_).square()
-        total += ranks.sum(square, *dimensions)
+        copies = prod(ranks.degree(one) for one in ("data", "tensor") if one not in dimensions)
+        total += ranks.sum(square / copies, "data", "tensor")
     norm = ranks.sum(total, "pipeline").sqrt()
     factor = (limit / (norm + 1e-6)).clamp(max=1.0)
     for gradient in gradients:

@@ -17,10 +17,9 @@ from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
 from torch.distributed.tensor.parallel import (
     ColwiseParallel,
@@ -31,12 +30,11 @@ from torch.distributed.tensor.parallel import (
 )
 from torch.distributed.tensor.placement_types import Partial, Placement
 
-from aurora_m.model import Decoder, ModelConfig, mask_of_heads
+from aurora_m.model import Decoder, LoraConfig, ModelConfig, mask_of_heads
 from aurora_m.workspace import RecipeError
 
 from .config import ParallelConfig, PhaseConfig
 from .pipelining import Pipeline, cut
-from .ranks import Ranks
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -56,11 +54,11 @@ def build_mesh(config: ParallelConfig, device_type: str, world_size: int) -> Dev
     return init_device_mesh(device_type, config.degrees(world_size), mesh_dim_names=DIMENSIONS)
 
 
-def check_model(config: ModelConfig, parallel: ParallelConfig, world_size: int) -> None:
-    """Checks that a model can be split as asked.
+def check_model(config: ModelConfig, parallel: ParallelConfig, world_size: int, lora: LoraConfig | None = None) -> None:
+    """Checks that a model, and its adapters where it has any, can be split as asked.
 
     Raises:
-        RecipeError: heads, the MLP's width, the hidden size or the layers do not divide.
+        RecipeError: heads, the MLP's width, the hidden size, the layers or the adapters' rank do not divide.
     """
     pipeline, data, tensor = parallel.degrees(world_size)
     for name in ("heads", "ffn_size"):
@@ -73,6 +71,11 @@ def check_model(config: ModelConfig, parallel: ParallelConfig, world_size: int) 
         raise RecipeError(
             f"the model's hidden_size {config.hidden_size} is not a multiple of the data degree {data}, which sharding "
             f"together with parallel.tensor needs; choose {_divisors_below(config.hidden_size, data)}"
+        )
+    if tensor > 1 and lora and lora.rank % data:
+        raise RecipeError(
+            f"lora.rank {lora.rank} is not a multiple of the data degree {data}, which sharding together with "
+            f"parallel.tensor needs; the nearest is {max(1, round(lora.rank / data)) * data}"
         )
     stages = pipeline * parallel.stages_per_rank
     if stages > config.layers:
@@ -110,32 +113,39 @@ def _divisors_below(size: int, limit: int) -> str:
 
 # ----------------------------------------------------------------------------------------------- the split
 def parallelize(
-    model: Decoder, mesh: DeviceMesh, config: ParallelConfig, *, compiled: bool = False
+    model: Decoder,
+    mesh: DeviceMesh,
+    config: ParallelConfig,
+    *,
+    compiled: bool = False,
+    dtype: torch.dtype = torch.float32,
 ) -> "Decoder | Pipeline":
     """Splits a decoder over the mesh: its layers over pipeline ranks, then each part over tensor and data ranks.
 
     All ranks bring the same weights; each keeps its shards, and `model` is used up. Parameters become DTensors with
     their names unchanged. With `compiled` each layer is compiled by itself, so that the time it takes does not grow
-    with their number.
+    with their number. `dtype` is what matrix products run in and layers are gathered in; shards stay float32.
     """
     if config.pipeline == 1:
-        return _parallelize_part(model, mesh, config, compiled)
+        return _parallelize_part(model, mesh, config, compiled, dtype)
     count = config.pipeline * config.stages_per_rank
     numbers = range(mesh["pipeline"].get_local_rank(), count, config.pipeline)
     parts = {number: cut(model, number, count) for number in numbers}
     return Pipeline(
-        {number: _parallelize_part(part, mesh, config, compiled) for number, part in parts.items()}, mesh, config
+        {number: _parallelize_part(part, mesh, config, compiled, dtype) for number, part in parts.items()}, mesh, config
     )
 
 
-def _parallelize_part(model: Decoder, mesh: DeviceMesh, config: ParallelConfig, compiled: bool) -> Decoder:
+def _parallelize_part(
+    model: Decoder, mesh: DeviceMesh, config: ParallelConfig, compiled: bool, dtype: torch.dtype
+) -> Decoder:
     if mesh["tensor"].size() > 1:
         _split_tensors(model, mesh["tensor"], config)
     if compiled:
         for layer in own_layers(model):
             layer.compile()
     if mesh["data"].size() > 1:
-        _shard(model, mesh["data"])
+        _shard(model, mesh["data"], dtype)
     return _bring(model, mesh)
 
 
@@ -160,8 +170,15 @@ def _bring(module: M, mesh: DeviceMesh) -> M:
     return module if all(one.device.type in stay for one in module.parameters()) else module.to(mesh.device_type)
 
 
-def _shard(model: Decoder, mesh: DeviceMesh) -> None:
-    """FSDP2, a group of parameters per layer; embedding, head and last norm stay gathered until the step's end."""
+def _shard(model: Decoder, mesh: DeviceMesh, dtype: torch.dtype) -> None:
+    """FSDP2, a group of parameters per layer; embedding, head and last norm stay gathered until the step's end.
+
+    Layers are gathered in the dtype of matrix products, which is what these would cast the weights to; gradients are
+    summed over ranks in float32. Embedding, head and last norm are gathered in float32: the stream begins and the loss
+    ends in it.
+    """
+    mixed = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
+    policy = mixed if dtype != torch.float32 else MixedPrecisionPolicy()
 
     def placement(parameter: nn.Parameter) -> Shard | None:
         # Rows split over tensor ranks are split by columns here: a vocabulary need not divide by either degree then.
@@ -170,7 +187,7 @@ def _shard(model: Decoder, mesh: DeviceMesh) -> None:
 
     for layer in own_layers(model):
         _bring(layer, mesh)  # one at a time: the whole model may be more than a device holds
-        fully_shard(layer, mesh=mesh, shard_placement_fn=placement)
+        fully_shard(layer, mesh=mesh, shard_placement_fn=placement, mp_policy=policy)
     _bring(model, mesh)
     fully_shard(model, mesh=mesh, shard_placement_fn=placement, reshard_after_forward=False)
     for module in model.modules():
@@ -194,21 +211,21 @@ def _split_tensors(model: Decoder, mesh: DeviceMesh, config: ParallelConfig) -> 
     for layer in own_layers(model):
         attention: Any = layer.get_submodule("attention")
         shared = attention.kv_heads % mesh.size() != 0
-        key_value: Any = _SharedHeads(attention) if shared else ColwiseParallel()
+        key_value: Any = _SharedHeads(attention) if shared else _Columns()
         plan = {
             "attention_norm": _Norm(between),
             "mlp_norm": _Norm(between),
             "attention": _AttentionInput(between, attention.heads),
-            "attention.q": ColwiseParallel(),
+            "attention.q": _Columns(),
             "attention.k": key_value,
             "attention.v": key_value,
             "attention.q_norm": _HeadNorm(attention.norm_full_width),
             "attention.k_norm": _HeadNorm(attention.norm_full_width),
-            "attention.out": RowwiseParallel(output_layouts=between),
+            "attention.out": _Rows(output_layouts=between),
             "mlp": _WholeInput(between),
-            "mlp.gate": ColwiseParallel(),
-            "mlp.up": ColwiseParallel(),
-            "mlp.down": RowwiseParallel(output_layouts=between),
+            "mlp.gate": _Columns(),
+            "mlp.up": _Columns(),
+            "mlp.down": _Rows(output_layouts=between),
         }
         if shared and attention.norm_full_width and attention.k_norm is not None:
             plan |= {"attention.k": _Whole(), "attention.k_norm": key_value}  # normed first, taken apart then
@@ -233,10 +250,28 @@ def _has_parameters(module: nn.Module, name: str) -> bool:
 
 
 # ----------------------------------------------------------------------------------------------- styles of ours
-def _distribute_parameters(module: nn.Module, mesh: DeviceMesh, placement: Placement, source: int | None) -> None:
+def _distribute_parameters(
+    module: nn.Module, mesh: DeviceMesh, placement: Placement, source: int | None, **others: Placement
+) -> None:
+    """Splits a module's own parameters alike, but for those named in `others`."""
     for name, parameter in list(module.named_parameters(recurse=False)):
-        split = distribute_tensor(parameter.detach(), mesh, [placement], src_data_rank=source)
+        split = distribute_tensor(parameter.detach(), mesh, [others.get(name, placement)], src_data_rank=source)
         module.register_parameter(name, nn.Parameter(split, requires_grad=parameter.requires_grad))
+
+
+class _Columns(ColwiseParallel):
+    """A linear layer split by what comes out; of an adapter the second matrix is."""
+
+    def _partition_linear_fn(self, name: str, module: nn.Module, device_mesh: DeviceMesh) -> None:
+        _distribute_parameters(module, device_mesh, Shard(0), self.src_data_rank, lora_a=Replicate())
+
+
+class _Rows(RowwiseParallel):
+    """A linear layer split by what goes in; of an adapter the first matrix is."""
+
+    def _partition_linear_fn(self, name: str, module: nn.Module, device_mesh: DeviceMesh) -> None:
+        source = self.src_data_rank
+        _distribute_parameters(module, device_mesh, Shard(1), source, bias=Replicate(), lora_b=Replicate())
 
 
 class _Norm(SequenceParallel):
@@ -245,6 +280,9 @@ class _Norm(SequenceParallel):
     def __init__(self, layout: Placement, local_output: bool = True) -> None:
         super().__init__(use_local_output=local_output)
         self.sequence_sharding = (layout,)  # type: ignore[assignment]
+
+    def _replicate_module_fn(self, name: str, module: nn.Module, device_mesh: DeviceMesh) -> None:
+        _distribute_parameters(module, device_mesh, Replicate(), self.src_data_rank)  # which keeps frozen ones frozen
 
 
 class _SplitRows(ParallelStyle):
@@ -349,30 +387,3 @@ class _SharedHeads(ParallelStyle):
 
         module.register_forward_hook(take)
         return module
-
-
-# ----------------------------------------------------------------------------------------------- the whole again
-@torch.no_grad()
-def gather_model(model: "Decoder | Pipeline", ranks: Ranks) -> Decoder | None:
-    """The whole model on the main rank, on its CPU; None on the others. Alone, the model itself."""
-    if isinstance(model, Decoder) and ranks.alone:
-        return model
-    with torch.device("meta"):
-        whole = Decoder(model.config)
-    if ranks.is_main:
-        whole = whole.to_empty(device="cpu")
-    held = {name: one for name, one in model.named_parameters() if not getattr(one, "is_copy", False)}
-    # One rank of each stage speaks for it.
-    speaks = ranks.place("data") == ranks.place("tensor") == 0
-    owners = {name: rank for rank, names in enumerate(ranks.gather(list(held) if speaks else [])) for name in names}
-    for name, target in whole.named_parameters():
-        tensor = held.get(name)
-        if isinstance(tensor, DTensor):
-            tensor = tensor.full_tensor()
-        if ranks.is_main and owners[name] == 0 and tensor is not None:
-            target.copy_(tensor)
-        elif ranks.is_main:
-            dist.recv(target, src=owners[name])
-        elif owners[name] == ranks.rank and tensor is not None:
-            dist.send(tensor.cpu(), dst=0)
-    return whole if ranks.is_main else None

@@ -39,7 +39,7 @@ class _CarriedHead(nn.Module):
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
-        self.weight = nn.Parameter(weight.detach().clone())
+        self.weight = nn.Parameter(weight.detach().clone(), requires_grad=weight.requires_grad)
 
     def forward(self, x: Tensor) -> Tensor:
         return x
@@ -201,6 +201,8 @@ class Pipeline(nn.Module):
             return
         end = self._last if self.holds_last else self.parts[0]
         weight: nn.Parameter = end.embed_tokens.weight  # type: ignore[assignment, union-attr]
+        if not weight.requires_grad:
+            return
         settle_gradients([weight])
         assert weight.grad is not None
         dist.all_reduce(local_tensor(weight.grad), group=self._ends)

@@ -226,7 +226,13 @@ def _layout(
     if wanted is None:
         there = torch.device("cuda")
         wanted = auto_micro_batch(
-            model, sequences, phase.sequence_length, there, dtype, memory_bytes=device.memory_bytes
+            model,
+            sequences,
+            phase.sequence_length,
+            there,
+            dtype,
+            config.activation_checkpointing,
+            memory_bytes=device.memory_bytes,
         )
     micro_batch = pipelined_micro_batch(min(wanted, sequences), sequences, pipeline)
     return Layout(
@@ -238,6 +244,7 @@ def _layout(
         -(-sequences // micro_batch),
         dtype,
         config.optimizer,
+        config.activation_checkpointing,
     )
 
 

@@ -23,7 +23,8 @@ from aurora_m.model import loss as loss_module
 from aurora_m.tokens import Batch
 from aurora_m.workspace import AuroraError
 
-from .config import OptimizerConfig, ParallelConfig
+from .activation_checkpointing import checkpoint_activations
+from .config import ActivationCheckpointing, OptimizerConfig, ParallelConfig
 from .gradients import clip_gradients, local_tensor
 from .optimizer import build_optimizer, take_step
 from .parallel import DIMENSIONS, build_mesh, parallelize
@@ -44,6 +45,7 @@ class Layout:
     micro_batches: int  # of one data rank in one step
     dtype: torch.dtype
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    activation_checkpointing: ActivationCheckpointing = "none"
     on_cpu: bool = False  # the loss takes smaller pieces there
 
     @property
@@ -82,8 +84,9 @@ def rehearse(layout: Layout, rank: int) -> Usage:
     with _fake_job(layout, rank) as (mesh, ranks), ExitStack() as stack:
         with torch.device("meta"):
             model: Any = Decoder(layout.model)
+        checkpoint_activations(model.layers, layout.activation_checkpointing)
         if mesh is not None:
-            model = parallelize(model, mesh, layout.parallel)
+            model = parallelize(model, mesh, layout.parallel, dtype=layout.dtype)
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         tally = stack.enter_context(_FakeTally())
         model.to_empty(device="cpu")

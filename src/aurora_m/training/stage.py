@@ -6,10 +6,21 @@ from typing import Any
 
 import torch
 
-from aurora_m.model import BaseConfig, Decoder, add_adapters, count_parameters, load_model, load_weights, read_config
+from aurora_m.model import (
+    BaseConfig,
+    Decoder,
+    add_adapters,
+    count_parameters,
+    init_adapters,
+    init_weights,
+    load_model,
+    load_weights,
+    read_config,
+)
 from aurora_m.tokens import DomainTokens, TrainBatches, check_shares
 from aurora_m.workspace import DataError, Progress, RecipeError, format_count, read_json, write_json
 
+from .activation_checkpointing import checkpoint_activations
 from .chain import Chain, chain_fingerprints, fingerprint_large, mark_phase, set_aside
 from .checkpoint import list_checkpoints, read_record
 from .config import TrainConfig
@@ -85,12 +96,8 @@ def _train(
     whole = build_model(config, base, base_folder, vocab_size, seed, empty=not ranks.alone)
     parameters = count_parameters(whole)
     if config.lora:
-        if ranks.mesh is not None:
-            raise RecipeError(
-                "train.lora trains on one device, and train.parallel asks for more; leave one of them out"
-            )
         add_adapters(whole, config.lora, seed, dtype)
-    model = place_model(whole, config, device, ranks, base_folder)
+    model = place_model(whole, config, device, ranks, base_folder, dtype, seed)
     batches = open_batches(config, tokens, facts, seed)
     guardian = Guardian(config.guardian, device)
     state = TrainingState(model, build_optimizer(model, config.optimizer), batches, guardian=guardian, ranks=ranks)
@@ -160,6 +167,7 @@ def _train(
         eod_id=facts["tokenizer"]["eod_id"],
         progress=progress,
         micro_batch=config.micro_batch,
+        activation_checkpointing=config.activation_checkpointing,
         measure=measure,
         measure_every=config.ledger.every,
         begin=lambda phase: batches.start_phase(phase.mixture, phase.sequence_length, phase.name),
@@ -197,28 +205,42 @@ def open_trackers(config: TrainConfig, out: Path, chain: Chain, progress: Progre
 
 
 def place_model(
-    model: Decoder, config: TrainConfig, device: torch.device, ranks: Ranks, base_folder: Path | None
+    model: Decoder,
+    config: TrainConfig,
+    device: torch.device,
+    ranks: Ranks,
+    base_folder: Path | None,
+    dtype: torch.dtype,
+    seed: int,
 ) -> Decoder | Pipeline:
-    """Brings a model to its device, or its shards to their devices; the weights of an empty one from `base_folder`.
+    """Brings a model to its device, or to theirs the shards of an empty one, filled from `base_folder` or `seed`.
 
     Raises:
-        RecipeError: model or phases do not divide by the degrees of `parallel`.
+        RecipeError: model or phases do not divide by the degrees of `parallel`, or cannot be compiled with them.
         DataError: the base's files are damaged.
     """
     if ranks.mesh is None:
         model = model.to(device)
+        checkpoint_activations(model.layers, config.activation_checkpointing)
         if config.compile:
             model.compile()
         return model
-    check_model(model.config, config.parallel, ranks.count)
+    check_model(model.config, config.parallel, ranks.count, config.lora)
+    if config.compile and ranks.degree("tensor") > 1:
+        # torch 2.13 hands a plain gradient to the redistribution of a DTensor that left a compiled layer.
+        raise RecipeError("train.compile does not work with parallel.tensor above 1; leave one of them out")
     for phase in config.phases:
         check_phase(phase, config.parallel, ranks.count)
-    split = parallelize(model, ranks.mesh, config.parallel, compiled=config.compile)
-    if base_folder:
-        # Each process reads the files and keeps its part: none ever holds the whole model.
-        split = split.to_empty(device=device)
-        with ranks.agreed():
-            load_weights(split, base_folder)
+    checkpoint_activations(model.layers, config.activation_checkpointing)
+    split = parallelize(model, ranks.mesh, config.parallel, compiled=config.compile, dtype=dtype)
+    # Each process reads or draws every tensor and keeps its part: none ever holds the whole model.
+    split = split.to_empty(device=device)
+    if base_folder is None:
+        init_weights(split, seed)
+        return split
+    init_adapters(split, seed)
+    with ranks.agreed():
+        load_weights(split, base_folder)
     return split
 
 
@@ -256,7 +278,7 @@ def warn_of_epochs(config: TrainConfig, facts: dict[str, Any], progress: Progres
 def build_model(
     config: TrainConfig, base: BaseConfig, base_folder: Path | None, vocab_size: int, seed: int, *, empty: bool = False
 ) -> Decoder:
-    """The model training starts from, float32 on the CPU; `empty`: of an existing one its layout, on the meta device.
+    """The model training starts from, float32 on the CPU; `empty`: its layout alone, on the meta device.
 
     Raises:
         RecipeError: it has fewer tokens than the tokenizer, or fewer positions than a phase's sequences; adapters are
@@ -267,16 +289,20 @@ def build_model(
         raise RecipeError(
             "train.lora adapts an existing model: give base.path, or leave lora out to train from scratch"
         )
-    if base_folder and empty:
-        with torch.device("meta"):
-            model = Decoder(read_config(base_folder))
-    elif base_folder:
-        model = load_model(base_folder)
+    if base_folder:
+        sizes = read_config(base_folder)
     elif base.architecture:
-        model = Decoder(base.architecture.model_config_for(vocab_size))
-        model.init_weights(seed)
+        sizes = base.architecture.model_config_for(vocab_size)
     else:
         raise RecipeError(f"base {base.path} has not been fetched; pass its folder as base_folder")
+    if empty:
+        with torch.device("meta"):
+            model = Decoder(sizes)
+    elif base_folder:
+        model = load_model(base_folder)
+    else:
+        model = Decoder(sizes)
+        model.init_weights(seed)
     if vocab_size > model.config.vocab_size:
         raise RecipeError(
             f"the tokenizer has {vocab_size} tokens and the base model {model.config.vocab_size}; "

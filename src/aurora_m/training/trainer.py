@@ -14,21 +14,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aurora_m.model import IGNORED, Decoder, save_model
+from aurora_m.model import IGNORED, Decoder, save_model, write_model
 from aurora_m.tokens import Batch
 from aurora_m.workspace import Progress, Task, atomic_folder
 
 from .chain import mark_phase
 from .checkpoint_writer import CheckpointWriter
-from .config import CheckpointConfig, PhaseConfig
+from .config import ActivationCheckpointing, CheckpointConfig, PhaseConfig
 from .device import auto_micro_batch, autocast, pipelined_micro_batch
 from .energy import describe_energy
 from .feed import Feed
+from .gather import gather_tensors
 from .gradients import clip_gradients
 from .guardian import documents_of, reason_of
 from .interrupt import EXIT_STOPPED_BY_SCHEDULER, StoppedByUser, StopRequest, stop_requests
 from .optimizer import set_rate, take_step
-from .parallel import gather_model
 from .parallel_loss import decoder_loss
 from .pipelining import Pipeline
 from .ranks import SINGLE, Ranks
@@ -52,6 +52,8 @@ class Loop:
     eod_id: int
     progress: Progress
     micro_batch: int | None = None
+    activation_checkpointing: ActivationCheckpointing = "none"
+    """How the model was built; it tells how many sequences fit at once."""
     measure: Callable[[TrainingState], None] | None = None
     measure_every: int | None = None
     begin: Callable[[PhaseConfig], None] | None = None
@@ -109,7 +111,7 @@ def _run_steps(
     device = next(state.model.parameters()).device
     sequences = phase.sequences_per_step // ranks.degree("data")
     micro_batch = loop.micro_batch or auto_micro_batch(
-        state.model.config, sequences, phase.sequence_length, device, loop.dtype
+        state.model.config, sequences, phase.sequence_length, device, loop.dtype, loop.activation_checkpointing
     )
     micro_batch = pipelined_micro_batch(micro_batch, sequences, ranks.degree("pipeline"))
     queued: _Step | None = None
@@ -237,12 +239,24 @@ def _note(step: _Step, state: TrainingState, metrics: MetricsFile) -> None:
 def export_model(
     model: Decoder | Pipeline, folder: Path, tokenizer: Path | None, eod_id: int, ranks: Ranks = SINGLE
 ) -> None:
-    """Writes a model in the Hugging Face layout; it takes the place of an older one in a single move."""
-    whole = gather_model(model, ranks)
+    """Writes a model in the Hugging Face layout; it takes the place of an older one in a single move.
+
+    Of a model over many ranks the main one holds a tensor at a time.
+    """
+    if isinstance(model, Decoder) and ranks.alone:
+        with atomic_folder(folder) as temporary:
+            save_model(model, temporary, tokenizer, eod_id=eod_id)
+        return
+    tensors = gather_tensors(model, ranks)
     with ranks.agreed():
-        if whole is not None:
-            with atomic_folder(folder) as temporary:
-                save_model(whole, temporary, tokenizer, eod_id=eod_id)
+        try:
+            if ranks.is_main:
+                with atomic_folder(folder) as temporary:
+                    write_model(model.config, tensors, temporary, tokenizer, eod_id=eod_id)
+        finally:
+            # All go through to the end together, also where the main rank could not write.
+            for _ in tensors:
+                pass
 
 
 def _is_due(tokens: int, tokens_per_step: int, every: int | None) -> bool:
