@@ -10,6 +10,7 @@ from .config import (
     OptimizerConfig,
     ParallelConfig,
     PhaseConfig,
+    TelemetryConfig,
     TrainConfig,
 )
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from .stage import train
     from .state import TrainingState, resume
     from .telemetry import MetricsFile
+    from .trackers import check_trackers
     from .trainer import Loop, run_phase
 
 
@@ -45,6 +47,7 @@ __all__ = [
     "PhaseConfig",
     "Ranks",
     "StoppedByUser",
+    "TelemetryConfig",
     "TrainConfig",
     "TrainingState",
     "build_mesh",
@@ -52,6 +55,7 @@ __all__ = [
     "build_segments",
     "chain_fingerprints",
     "check_model",
+    "check_trackers",
     "checkpoint_activations",
     "clip_gradients",
     "decoder_loss",
@@ -85,6 +89,7 @@ __getattr__ = lazy_exports(
         "build_optimizer": "optimizer",
         "check_model": "parallel",
         "checkpoint_activations": "activation_checkpointing",
+        "check_trackers": "trackers",
         "clip_gradients": "gradients",
         "decoder_loss": "parallel_loss",
         "is_main_process": "job",
