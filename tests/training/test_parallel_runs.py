@@ -97,7 +97,7 @@ def test_an_export_from_two_ranks_takes_less_memory_than_a_file(runs):
     measured = read_json(runs / "export" / "memory.json")
     files = [path.stat().st_size for path in (runs / "export").glob("model-*.safetensors")]
     assert len(files) > 2 and max(files) > 0.9 * MAX_SHARD_BYTES
-    assert measured["peak"] < 0.75 * max(files)
+    assert measured["peak"] < max(files)
     weights = load_model(runs / "export").state_dict()
     expected = Decoder(read_config(runs / "export"))
     expected.init_weights(0)
