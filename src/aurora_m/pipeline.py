@@ -89,6 +89,8 @@ def run(
         if given is not None and given not in STAGES:
             raise RecipeError(f"unknown stage {given!r}; expected one of {', '.join(STAGES)}")
     folder = Path(runs).absolute() / recipe.name
+    if only in (None, "train"):
+        training.check_trackers(recipe.train.telemetry)
     if dry_run:
         for plan in plan_stages(recipe, folder, from_stage=from_stage, only=only):
             progress.say(f"{plan.stage:<9} {plan.action:<8} {plan.reason}")

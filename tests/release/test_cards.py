@@ -63,6 +63,13 @@ def test_forgetting_and_learning_are_in_the_table(card):
     assert "| fi | new language | 2.710 | 1.780 | 1.798 | −33.7% |" in card
 
 
+def test_energy_is_in_the_card(card):
+    assert (
+        "| energy of training | 0.00321 kWh (processors and memory 0.00321), 0.802 kWh per billion tokens |"
+        in card.replace("\\", "")
+    )
+
+
 def test_safety_has_intervals_and_says_plainly_what_is_unreviewed(card):
     assert "| all prompts | 0.0% (0.0% to 13.8%, n=24) | 66.7% (46.7% to 82.0%, n=24) |" in card
     assert "**90 of the 96 examples of the safety data have not been reviewed by a person.**" in card

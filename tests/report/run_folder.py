@@ -238,6 +238,7 @@ def _train(run: Path) -> None:
             "parameters": 5_300_000,
             "tokens": seen,
             "seconds": 171.0,
+            "energy": {"kwh": 0.00321, "kwh_by_kind": {"cpu": 0.00321}, "kwh_per_billion_tokens": 0.8025},
         },
     )
 

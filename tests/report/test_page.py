@@ -102,6 +102,13 @@ def test_the_funnel_has_tokens_once_they_are_counted(tmp_path):
     assert len(re.findall(r">about [\d.]+[KM]</span>", page)) == 5
 
 
+def test_energy_is_among_the_costs_or_said_not_to_be_measured(page, tmp_path):
+    words = "Energy of training: 0.00321 kWh (processors and memory 0.00321), 0.802 kWh per billion tokens."
+    assert words in page
+    without = write_report(make_run(tmp_path / "run", ("curate",)), tmp_path / "out").read_text(encoding="utf-8")
+    assert "Energy of training: not measured." in without
+
+
 def test_every_domain_has_its_ledger_plot_with_the_change_in_the_title(page):
     labels = [label for label in Reader(page).values("aria-label") if "bits per byte over training" in label]
     assert len(labels) == 6

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from aurora_m.training import checkpoint
 from aurora_m.training.checkpoint import (
@@ -15,7 +17,7 @@ from aurora_m.training.checkpoint import (
     prune_checkpoints,
     save_checkpoint,
 )
-from aurora_m.workspace import AuroraError, DataError, fingerprint_file
+from aurora_m.workspace import AuroraError, DataError, fingerprint_file, write_json
 
 
 def tensors(seed: int) -> dict[str, torch.Tensor]:
@@ -116,3 +118,41 @@ def test_the_newest_are_kept_and_half_written_ones_go(tmp_path):
     prune_checkpoints(tmp_path, keep=2)
     assert [path.name for path in list_checkpoints(tmp_path)] == ["step-00000010", "step-00000100"]
     assert len(list((tmp_path / "checkpoints").iterdir())) == 2
+
+
+def slow_kept(written: list[int], start: int, keep: int, keep_every: int | None) -> set[int]:
+    """The rule, read from the list of all that were ever written (tokens, ascending)."""
+    kept = set(written[-keep:])
+    multiple = 0
+    while keep_every and (multiple := multiple + keep_every) <= written[-1]:
+        if multiple > start:
+            kept.add(min(tokens for tokens in written if tokens >= multiple))
+    return kept
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(0, 50),
+    st.lists(st.integers(1, 12), min_size=1, max_size=12),
+    st.integers(1, 3),
+    st.none() | st.integers(1, 30),
+)
+def test_what_is_kept_is_what_the_plain_rule_keeps(tmp_path_factory, start, gaps, keep, keep_every):
+    folder, tokens, written = tmp_path_factory.mktemp("phase"), start, []
+    for gap in gaps:
+        tokens += gap
+        written.append(tokens)
+        record = {"format": 2, "files": {}, "tokens": tokens, "phase_tokens_by_domain": {"aa": tokens - start}}
+        write_json(checkpoint_folder(folder, tokens) / "state.json", record)
+        prune_checkpoints(folder, keep, keep_every)
+        found = {int(path.name.removeprefix("step-")) for path in list_checkpoints(folder)}
+        assert found == slow_kept(written, start, keep, keep_every)
+
+
+def test_a_damaged_checkpoint_is_not_what_is_kept_for_good(tmp_path):
+    for step in (10, 12, 14, 16):
+        record = {"format": 2, "files": {}, "tokens": step, "phase_tokens_by_domain": {"aa": step}}
+        write_json(checkpoint_folder(tmp_path, step) / "state.json", record)
+    (checkpoint_folder(tmp_path, 10) / "state.json").write_text("{")
+    prune_checkpoints(tmp_path, keep=1, keep_every=10)
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["step-00000012", "step-00000016"]

@@ -3,8 +3,8 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
+from tests.conftest import REPOSITORY
 from tests.training.synthetic import write_tokens
 
 KILLS = 50
@@ -17,6 +17,7 @@ import torch
 from aurora_m.training import TrainConfig
 from aurora_m.training.stage import train
 from aurora_m.workspace import Progress
+from tests.conftest import REPOSITORY
 from tests.training.synthetic import tiny_base
 
 PHASES = [{"name": "base", "tokens": 200 * 64, "mixture": {"aa": 0.5, "bb": 0.25, "cc": 0.25}, "sequence_length": 32,
@@ -56,7 +57,7 @@ undisturbed(out / f"killed-{runs}")
 
 def test_fifty_kills_at_random_moments_change_no_bit(tmp_path):
     tokens = write_tokens(tmp_path / "tokens")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'src'}"}
     command = [sys.executable, "-c", PROGRAM, str(tokens), str(tmp_path), str(KILLS)]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400, check=False)
     assert result.returncode == 0, result.stderr

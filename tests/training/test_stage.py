@@ -10,17 +10,19 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from tests.conftest import REPOSITORY
 from tests.training.synthetic import tiny_base, tiny_config, write_tokens
 
 from aurora_m.model import BaseConfig, load_model
 from aurora_m.training import StoppedByUser, train
 from aurora_m.training import stage as stage_module
+from aurora_m.training.checkpoint import list_checkpoints
 from aurora_m.training.interrupt import EXIT_STOPPED_BY_SCHEDULER
 from aurora_m.training.state import TrainingState
 from aurora_m.training.telemetry import MetricsFile
-from aurora_m.workspace import Progress, RecipeError, read_json
+from aurora_m.workspace import AuroraError, Progress, RecipeError, read_json
 
-TIMING = ("seconds", "tokens_per_second", "data_wait")
+TIMING = ("seconds", "tokens_per_second", "data_wait", "checkpoint_seconds")
 
 
 class Heard(Progress):
@@ -188,6 +190,7 @@ KILLER = """
 import os, signal, shutil, sys
 from pathlib import Path
 import aurora_m.training.stage
+from tests.conftest import REPOSITORY
 from tests.training.synthetic import tiny_base, tiny_config
 from aurora_m.workspace import Progress
 
@@ -224,7 +227,7 @@ for kill_at in map(int, sys.argv[3:]):
 
 def test_a_run_killed_at_any_touch_of_the_disk_ends_as_if_it_never_was(tokens, whole, tmp_path):
     moments = [3, 61, 75, 103, 150, 211]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'src'}"}
     command = [sys.executable, "-c", KILLER, str(tokens), str(tmp_path), *map(str, moments)]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
@@ -365,3 +368,48 @@ def test_many_epochs_are_warned_about_in_one_line(tokens, tmp_path):
 
 
 # ---- trouble
+
+
+def test_a_disk_that_fills_up_ends_training_with_one_message_and_costs_no_bit(tokens, whole, tmp_path, monkeypatch):
+    class Usage:
+        free = 10_000
+
+    calls = []
+    free = shutil.disk_usage
+
+    def filling(path):
+        calls.append(path)
+        return Usage if len(calls) == 4 else free(path)
+
+    monkeypatch.setattr(shutil, "disk_usage", filling)
+    with pytest.raises(AuroraError, match=r"no room for checkpoint .*CAP.*10KB are free; make room and run again"):
+        go(tokens, tmp_path)
+    assert not list(tmp_path.rglob("*incomplete*"))
+    go(tokens, tmp_path)
+    same_run(whole, tmp_path)
+
+
+def test_checkpoints_beside_the_loop_and_in_it_are_the_same(tokens, whole, tmp_path):
+    go(tokens, tmp_path, tiny_config(checkpoint={"every": 600, "asynchronous": False}))
+    same_run(whole, tmp_path)
+    for folder in (whole / "CAP" / "checkpoints").iterdir():
+        ours, theirs = (
+            read_json(out / "CAP" / "checkpoints" / folder.name / "state.json") for out in (whole, tmp_path)
+        )
+        assert ours["files"]["__0_0.distcp"] == theirs["files"]["__0_0.distcp"] and ours["batches"] == theirs["batches"]
+        assert ours["step"] == theirs["step"] and ours["tokens_by_domain"] == theirs["tokens_by_domain"]
+
+
+def test_a_row_says_how_long_the_save_before_it_held_training_up(whole):
+    rows = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "checkpoint_seconds" in row] == [6, 11, 15, 18, 21]
+
+
+def test_checkpoints_are_kept_for_good_at_intervals_of_the_run(tokens, tmp_path):
+    go(tokens, tmp_path, tiny_config(checkpoint={"every": 200, "keep": 1, "keep_every": 1000}))
+    kept = {phase: [path.name for path in list_checkpoints(tmp_path / phase)] for phase in ("base", "CAP")}
+    # 128 tokens a step up to 1536, then 192.
+    assert kept == {
+        "base": ["step-00000008", "step-00000012"],
+        "CAP": ["step-00000015", "step-00000020", "step-00000022"],
+    }

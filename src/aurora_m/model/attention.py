@@ -1,6 +1,7 @@
 """Causal self-attention inside documents: what each query sees, the key-value cache, the module."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,11 +18,13 @@ class Runs:
     """What queries see, as runs of keys that end at themselves: what fast kernels are told instead of a mask.
 
     `firsts` (B or 1, L) int32: the first slot each query sees, never falling along a row. `slopes` (heads) float32: by
-    how much ALiBi lowers a score for each token of distance; None: not at all.
+    how much ALiBi lowers a score for each token of distance; None: not at all. `blocks`: the BlockMask of the same,
+    where FlexAttention computes it.
     """
 
     firsts: Tensor
     slopes: Tensor | None = None
+    blocks: Any = None
 
 
 def runs_of_keys(
@@ -89,7 +92,7 @@ def attention_mask(
 def mask_of_heads(mask: Tensor | Runs | None, heads: slice) -> Tensor | Runs | None:
     """The mask of some of the heads."""
     if isinstance(mask, Runs):
-        return mask if mask.slopes is None else Runs(mask.firsts, mask.slopes[heads])
+        return mask if mask.slopes is None else replace(mask, slopes=mask.slopes[heads])
     return mask if mask is None or mask.size(1) == 1 else mask[:, heads]
 
 
@@ -144,9 +147,7 @@ class Attention(nn.Module):
         if rotary is not None:
             queries, keys = rotate(queries, rotary), rotate(keys, rotary)
         if isinstance(mask, Runs):
-            from .cpu_attention import attend_runs  # numba takes long to import
-
-            return self.out(attend_runs(queries, keys, values, mask.firsts, mask.slopes).reshape(batch, length, -1))
+            return self.out(_attend_runs(queries, keys, values, mask).reshape(batch, length, -1))
         queries, keys, values = queries.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2)
         if cache is not None:
             keys, values = cache.store(self.layer, keys, values)
@@ -178,3 +179,14 @@ class Attention(nn.Module):
         batch, _, length, width = x.shape
         groups = self.heads // self.kv_heads
         return x.unsqueeze(2).expand(batch, self.kv_heads, groups, length, width).flatten(1, 2)
+
+
+def _attend_runs(queries: Tensor, keys: Tensor, values: Tensor, runs: Runs) -> Tensor:
+    """By FlexAttention where its mask was made, else by the kernels for CPUs. Both take long to import."""
+    if runs.blocks is not None:
+        from .flex_attention import attend_blocks
+
+        return attend_blocks(queries, keys, values, runs)
+    from .cpu_attention import attend_runs
+
+    return attend_runs(queries, keys, values, runs.firsts, runs.slopes)

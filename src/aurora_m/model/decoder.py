@@ -69,11 +69,14 @@ class Decoder(nn.Module):
     """A causal language model up to its final norm; the head is applied by `chunked_loss` or `logits`.
 
     A new Decoder holds PyTorch's default weights: call `init_weights`, or load with `load_model`.
+
+    `uses_flex_attention` is set by whoever has proved that FlexAttention works on the model's device.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        self.uses_flex_attention = False
         self.embed_tokens = nn.Embedding(config.embedding_rows, config.hidden_size)
         learned = config.positions == "learned"
         self.embed_positions = nn.Embedding(config.max_positions, config.hidden_size) if learned else None
@@ -114,7 +117,9 @@ class Decoder(nn.Module):
         if self.embed_norm is not None:
             hidden = self.embed_norm(hidden)
         rotary = rotary_table(self.config, positions) if self.config.positions == "rotary" else None
-        masks = attention_masks(self.config, hidden, positions.size(-1), document_ids, cache)
+        masks = attention_masks(
+            self.config, hidden, positions.size(-1), document_ids, cache, flex=self.uses_flex_attention
+        )
         for layer in self.layers:
             hidden = layer(hidden, rotary, masks, cache)
         if cache is not None:
@@ -162,11 +167,17 @@ def _kernels_take(hidden: Tensor) -> bool:
 
 
 def attention_masks(
-    config: ModelConfig, hidden: Tensor, length: int, document_ids: Tensor | None, cache: KeyValueCache | None
+    config: ModelConfig,
+    hidden: Tensor,
+    length: int,
+    document_ids: Tensor | None,
+    cache: KeyValueCache | None,
+    *,
+    flex: bool = False,
 ) -> dict[int | None, Tensor | Runs | None]:
     """The masks of one forward pass, by a layer's window; None where plain causal attention says the same.
 
-    On a CPU and without a cache they are runs of keys, which kernels of ours take.
+    On a CPU, and with `flex` elsewhere, they are runs of keys, unless there is a cache.
 
     Args:
         hidden: what goes into the first layer; only its dtype and device matter.
@@ -174,8 +185,13 @@ def attention_masks(
         cache: notes `document_ids` as those of its next tokens.
     """
     windows = dict.fromkeys(config.window(layer) for layer in range(config.layers))
-    if cache is None and _kernels_take(hidden):
-        return {window: runs_of_keys(config, window, length, document_ids, hidden.device) for window in windows}
+    if cache is None and (flex or _kernels_take(hidden)):
+        runs = {window: runs_of_keys(config, window, length, document_ids, hidden.device) for window in windows}
+        if flex:
+            from .flex_attention import with_blocks  # it imports the compiler
+
+            return {window: with_blocks(one) for window, one in runs.items()}
+        return {**runs}
     start = cache.length if cache is not None else 0
     queries = keys = document_ids
     if cache is not None:

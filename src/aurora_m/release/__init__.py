@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from ..workspace import lazy_exports
 from .config import ReleaseConfig
 from .errors import ReleaseError
-from .facts import BASE_PHASE, Change, Group, RunFacts, domain_groups, final_changes, phases, read_facts
+from .facts import BASE_PHASE, Change, Group, RunFacts, domain_groups, energy, final_changes, phases, read_facts
 from .licenses import licenses_of, obligations
 from .wording import duration, percent, plain, size, without_secrets
 
@@ -22,6 +22,7 @@ __all__ = [
     "RunFacts",
     "domain_groups",
     "duration",
+    "energy",
     "final_changes",
     "licenses_of",
     "obligations",

@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from aurora_m.workspace import format_count
 
 from .config import ReleaseConfig
-from .facts import RunFacts, domain_groups, final_changes, phases
+from .facts import RunFacts, domain_groups, energy, final_changes, phases
 from .licenses import licenses_of, obligations
 from .wording import duration, percent, plain, size
 
@@ -41,6 +41,7 @@ def model_card(config: ReleaseConfig, facts: RunFacts, recipe: dict[str, Any], s
         review=(facts.align or {}).get("review") or {},
         limits=_limits(facts, summary),
         made=_made(facts),
+        energy=energy(facts),
         tuning=facts.align or {},
         seed=recipe.get("seed"),
         has_data_card=config.include_data_card,

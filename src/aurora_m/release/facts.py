@@ -117,6 +117,18 @@ def final_changes(facts: RunFacts) -> list[Change]:
     ]
 
 
+def energy(facts: RunFacts) -> str:
+    """What training took, in words; `not measured` where no counter could be read."""
+    measured = (facts.train or {}).get("energy")
+    if not isinstance(measured, dict):
+        return "not measured"
+    names = {"gpu": "GPUs", "cpu": "processors and memory"}
+    parts = ", ".join(f"{names.get(kind, kind)} {kwh:.3g}" for kind, kwh in measured["kwh_by_kind"].items())
+    per_billion = measured["kwh_per_billion_tokens"]
+    rate = "" if per_billion is None else f", {per_billion:.3g} kWh per billion tokens"
+    return f"{measured['kwh']:.3g} kWh ({parts}){rate}"
+
+
 def _read(path: Path) -> Any:
     return read_json(path) if path.exists() else None
 

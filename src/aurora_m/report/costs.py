@@ -4,7 +4,7 @@ from typing import Any
 
 import yaml
 
-from aurora_m.release import Change, RunFacts, duration, final_changes, percent, phases, without_secrets
+from aurora_m.release import Change, RunFacts, duration, energy, final_changes, percent, phases, without_secrets
 from aurora_m.workspace import format_count
 
 NOT_YET = {"value": "–", "note": "not measured yet"}
@@ -115,6 +115,7 @@ def costs_section(facts: RunFacts) -> dict[str, Any] | None:
         "cpu_seconds": sum(row["cpu_seconds"] for row in rows),
         "machines": _distinct([manifest.machine for manifest in facts.manifests.values()]),
         "versions": _versions(facts),
+        "energy": energy(facts),
     }
 
 

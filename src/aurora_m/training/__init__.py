@@ -10,6 +10,7 @@ from .config import (
     OptimizerConfig,
     ParallelConfig,
     PhaseConfig,
+    TelemetryConfig,
     TrainConfig,
 )
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from .stage import train
     from .state import TrainingState, resume
     from .telemetry import MetricsFile
+    from .trackers import check_trackers
     from .trainer import Loop, run_phase
 
 
@@ -52,6 +54,7 @@ __all__ = [
     "PhaseConfig",
     "Ranks",
     "StoppedByUser",
+    "TelemetryConfig",
     "TrainConfig",
     "TrainingState",
     "build_mesh",
@@ -60,6 +63,7 @@ __all__ = [
     "chain_fingerprints",
     "check_job",
     "check_model",
+    "check_trackers",
     "clip_gradients",
     "decoder_loss",
     "describe_plan",
@@ -112,6 +116,7 @@ __getattr__ = lazy_exports(
         "build_mesh": "parallel",
         "build_optimizer": "optimizer",
         "check_model": "parallel",
+        "check_trackers": "trackers",
         "clip_gradients": "gradients",
         "decoder_loss": "parallel_loss",
         "is_main_process": "job",

@@ -7,15 +7,16 @@ checkpoints/step-00000123/state.json            everything else: place, data cur
 import pickle
 import shutil
 import warnings
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.default_planner import DefaultSavePlanner
 from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
-from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
+from torch.distributed.checkpoint.metadata import Metadata, MetadataIndex, StorageMeta
 from torch.distributed.checkpoint.state_dict_loader import load as load_tensors
 from torch.distributed.checkpoint.state_dict_saver import save as save_tensors
 
@@ -31,6 +32,9 @@ from aurora_m.workspace import (
 
 from .gradients import local_tensor
 from .ranks import SINGLE, Ranks
+
+# Once, and not around each call: filters are the whole process's, and checkpoints are written beside the loop.
+warnings.filterwarnings("ignore", message="torch.distributed is disabled, unavailable or uninitialized")
 
 _RECORD = "state.json"
 _FORMAT = 2
@@ -76,10 +80,28 @@ class _SafeReader(FileSystemReader):
         return metadata
 
 
-def save_checkpoint(folder: Path, tensors: dict[str, Tensor], record: dict[str, Any], ranks: Ranks = SINGLE) -> None:
+class _CopyPlanner(DefaultSavePlanner):
+    """Takes names, shapes and layout from the live tensors and what is written from copies of this rank's shards."""
+
+    def __init__(self, copies: dict[str, Tensor]) -> None:
+        super().__init__()
+        self._copies = copies
+
+    def lookup_object(self, index: MetadataIndex) -> Tensor:
+        return self._copies[index.fqn]
+
+
+def save_checkpoint(
+    folder: Path,
+    tensors: dict[str, Tensor],
+    record: dict[str, Any],
+    ranks: Ranks = SINGLE,
+    copies: dict[str, Tensor] | None = None,
+) -> None:
     """Writes tensors and record into `folder`, which appears complete or not at all.
 
-    All ranks call it together, each with its own shards (DTensors) or copies; the main one's record counts.
+    All ranks call it together, each with its own shards (DTensors) or replicas; the main one's record counts. With
+    `copies`, this rank's part of each tensor on the CPU, only the layout of `tensors` is read: they may change.
 
     Raises:
         AuroraError: the disk is too full, or writing failed, on any rank.
@@ -93,7 +115,7 @@ def save_checkpoint(folder: Path, tensors: dict[str, Tensor], record: dict[str, 
                 _check_room(folder, size)
                 temporary = stack.enter_context(atomic_folder(folder))
         try:
-            _write_tensors(ranks.from_main(temporary), tensors, record, ranks)
+            _write_tensors(ranks.from_main(temporary), tensors, record, ranks, copies)
         except (OSError, RuntimeError, CheckpointException) as error:
             _raise_interrupt_within(error)
             raise AuroraError(f"checkpoint {folder} could not be written: {_reason(error)}") from None
@@ -109,11 +131,16 @@ def _check_room(folder: Path, size: int) -> None:
         )
 
 
-def _write_tensors(temporary: Path, tensors: dict[str, Tensor], record: dict[str, Any], ranks: Ranks) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that no process group is there is intended
-        writer = FileSystemWriter(temporary, overwrite=True)
-        save_tensors(dict(tensors), storage_writer=writer, no_dist=ranks.alone)
+def _write_tensors(
+    temporary: Path, tensors: dict[str, Tensor], record: dict[str, Any], ranks: Ranks, copies: dict[str, Tensor] | None
+) -> None:
+    save_tensors(
+        dict(tensors),
+        storage_writer=FileSystemWriter(temporary, overwrite=True),
+        planner=None if copies is None else _CopyPlanner(copies),
+        process_group=ranks.group,
+        no_dist=ranks.alone,
+    )
     own: dict[str, str] = {}
     with ranks.agreed():
         # Each rank reads its own files, which its machine still has in memory.
@@ -177,12 +204,30 @@ def list_checkpoints(phase_folder: Path) -> list[Path]:
     return sorted((phase_folder / "checkpoints").glob("step-*"))
 
 
-def prune_checkpoints(phase_folder: Path, keep: int) -> None:
-    """Deletes all but the newest `keep`. The phase's last is its newest, so it always stays."""
-    for folder in list_checkpoints(phase_folder)[:-keep]:
-        shutil.rmtree(folder, ignore_errors=True)
+def prune_checkpoints(phase_folder: Path, keep: int, keep_every: int | None = None) -> None:
+    """Deletes all but the newest `keep`, and the first one at or after each multiple of `keep_every` tokens of the run.
+
+    The phase's last is its newest, so it always stays.
+    """
+    folders = list_checkpoints(phase_folder)
+    lasting = _first_of_each_span(folders, keep_every) if keep_every else set()
+    for folder in folders[:-keep]:
+        if folder not in lasting:
+            shutil.rmtree(folder, ignore_errors=True)
     for leftover in (phase_folder / "checkpoints").glob(".step-*"):  # of a process killed while writing
         shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _first_of_each_span(folders: list[Path], tokens_per_span: int) -> set[Path]:
+    """The oldest checkpoint of each span of tokens that began within the phase; damaged ones count for nothing."""
+    first: dict[int, Path] = {}
+    start = 0
+    for folder in folders:
+        with suppress(DataError):
+            record = read_record(folder)
+            start = record["tokens"] - sum(record["phase_tokens_by_domain"].values())
+            first.setdefault(record["tokens"] // tokens_per_span, folder)
+    return {folder for span, folder in first.items() if span > start // tokens_per_span}
 
 
 def random_tensors() -> dict[str, Tensor]:

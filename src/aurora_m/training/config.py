@@ -128,10 +128,32 @@ class LedgerConfig(Section):
 
 
 class CheckpointConfig(Section):
-    """Every how many tokens a checkpoint is written, and how many within a phase are kept (its last one always)."""
+    """Every how many tokens a checkpoint is written, and which are kept: the newest `keep` of each phase, and for good
+    the phase's last and the first at or after each multiple of `keep_every` tokens of the run.
+
+    `asynchronous`: it is written while training goes on, from a copy in host memory.
+    """
 
     every: Annotated[Count, Field(gt=0)]
     keep: PositiveInt = 2
+    keep_every: Annotated[Count, Field(gt=0)] | None = None
+    asynchronous: bool = True
+
+
+class WandbConfig(Section):
+    """Weights & Biases: where the run goes. `offline` writes into the run folder only, for `wandb sync`."""
+
+    project: str = Field(min_length=1)
+    entity: str | None = None
+    mode: Literal["online", "offline"] = "online"
+
+
+class TelemetryConfig(Section):
+    """Who is told what goes into `metrics.jsonl`, and whether energy is measured where counters can be read."""
+
+    tensorboard: bool = False
+    wandb: WandbConfig | None = None
+    energy: bool = True
 
 
 class ParallelConfig(Section):
@@ -184,6 +206,7 @@ class TrainConfig(Section):
     lora: LoraConfig | None = None
     threads: PositiveInt | None = None
     parallel: ParallelConfig = ParallelConfig()
+    telemetry: TelemetryConfig = TelemetryConfig()
 
     @model_validator(mode="after")
     def _phases_follow_each_other(self) -> "TrainConfig":

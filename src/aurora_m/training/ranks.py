@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -33,6 +33,8 @@ class Ranks:
     """This process among those that train together; without a mesh it is alone, and every call is free."""
 
     mesh: "DeviceMesh | None" = None
+    group: Any = None
+    """The process group they talk in; None: the job's own."""
 
     @property
     def alone(self) -> bool:
@@ -76,7 +78,7 @@ class Ranks:
         if self.mesh is None:
             return flag
         flags = torch.tensor(int(flag))
-        dist.all_reduce(flags, dist.ReduceOp.MAX)
+        dist.all_reduce(flags, dist.ReduceOp.MAX, group=self.group)
         return bool(flags)
 
     def gather(self, value: T) -> list[T]:
@@ -84,7 +86,7 @@ class Ranks:
         if self.mesh is None:
             return [value]
         values: list[Any] = [None] * dist.get_world_size()
-        dist.all_gather_object(values, value)
+        dist.all_gather_object(values, value, group=self.group)
         return values
 
     def from_main(self, value: T) -> T:
@@ -92,8 +94,20 @@ class Ranks:
         if self.mesh is None:
             return value
         box = [value]
-        dist.broadcast_object_list(box, src=0)
+        dist.broadcast_object_list(box, src=0, group=self.group)
         return box[0]
+
+    def apart(self) -> "Ranks":
+        """The same processes with a group of their own, for a thread that talks beside the loop; all call it together.
+
+        Two threads in one group would mix up their messages.
+        """
+        return self if self.mesh is None else replace(self, group=dist.new_group(backend="gloo", timeout=_TIMEOUT))
+
+    def leave(self) -> None:
+        """Closes what `apart` opened."""
+        if self.group is not None:
+            dist.destroy_process_group(self.group)
 
     @contextmanager
     def agreed(self) -> Iterator[None]:

@@ -22,6 +22,7 @@ def go_back(state: TrainingState, phase: PhaseConfig, out: Path, progress: Progr
     Raises:
         AuroraError: there is no checkpoint, or training went back too often in this phase.
     """
+    state.writer.wait()
     folder, bad = out / phase.name, state.bad_steps[: state.guardian.config.patience]
     entries, saved_here, good = state.ranks.from_main(_found(state, folder, out))
     _refuse(state, phase, entries, good)

@@ -1,5 +1,6 @@
 """The train stage: checks that recipe, tokens and model fit, finds where the run stands, and runs its phases."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from .chain import Chain, chain_fingerprints, fingerprint_large, mark_phase, set
 from .checkpoint import list_checkpoints, read_record
 from .config import TrainConfig
 from .device import pick_device, resolve_precision
+from .energy import describe_energy, open_meter
 from .guardian import Guardian
 from .ledger import heldout_domains, ledger_rows, score_heldout, write_ledger
 from .optimizer import build_optimizer
@@ -23,6 +25,7 @@ from .rollback import leave_out_quarantined
 from .schedule import build_segments
 from .state import TrainingState, resume
 from .telemetry import MetricsFile
+from .trackers import Trackers, check_trackers
 from .trainer import Loop, export_model, run_phase
 
 _MANY_EPOCHS = 4  # beyond this, repeated text teaches little (Muennighoff et al. 2023)
@@ -70,6 +73,7 @@ def _train(
 ) -> dict[str, Any]:
     facts = read_json(tokens / "tokens.json")
     check_phases(config, facts)
+    check_trackers(config.telemetry)
     warn_of_epochs(config, facts, progress)
 
     # ---- model, optimizer, data
@@ -91,6 +95,9 @@ def _train(
     guardian = Guardian(config.guardian, device)
     state = TrainingState(model, build_optimizer(model, config.optimizer), batches, guardian=guardian, ranks=ranks)
 
+    if config.telemetry.energy:
+        state.meter = open_meter(device)
+
     # ---- where the run stands
     chain = chain_fingerprints(_start(config, base, base_folder, tokens, seed), config.phases)
     reference = "base" if base_folder is None and config.phases[0].name == "base" else "initial"
@@ -101,7 +108,10 @@ def _train(
     if resume(state, out, chain, progress) and len(state.finished) < len(config.phases):
         progress.say(f"resuming after step {state.step} of phase {state.phase} ({format_count(state.tokens)} tokens)")
     leave_out_quarantined(batches, out, chain)
-    MetricsFile(out / "metrics.jsonl", writes=ranks.is_main).cut(state.metrics_position)
+    removed = MetricsFile(out / "metrics.jsonl", writes=ranks.is_main).cut(state.metrics_position)
+    trackers = open_trackers(config, out, chain, progress) if ranks.is_main else None
+    if trackers is not None:
+        trackers.start(state.ledger, removed)
 
     # ---- the ledger
     domains = heldout_domains(tokens)
@@ -119,7 +129,7 @@ def _train(
             precision=config.precision,
             ranks=ranks,
         )
-        state.ledger += ledger_rows(
+        rows = ledger_rows(
             state.ledger,
             scores,
             phase=state.phase,
@@ -127,6 +137,9 @@ def _train(
             tokens=state.tokens,
             reference_step=config.phases[0].steps if reference == "base" else 0,
         )
+        state.ledger += rows
+        if trackers is not None:
+            trackers.ledger(rows)
         if ranks.is_main:
             write_ledger(state.ledger, out / "ledger.parquet")
 
@@ -150,11 +163,12 @@ def _train(
         measure=measure,
         measure_every=config.ledger.every,
         begin=lambda phase: batches.start_phase(phase.mixture, phase.sequence_length, phase.name),
+        trackers=trackers,
     )
-    for phase, segment, (_, fingerprint) in zip(config.phases, build_segments(config.phases), chain[1:], strict=True):
-        if phase.name in [row["name"] for row in state.finished]:
-            continue
-        run_phase(state, phase, segment, loop, fingerprint)
+    with trackers or nullcontext():
+        for phase, segment, (_, link) in zip(config.phases, build_segments(config.phases), chain[1:], strict=True):
+            if phase.name not in [row["name"] for row in state.finished]:
+                run_phase(state, phase, segment, loop, link)
 
     result = {
         "base_model": f"{reference}/model",
@@ -163,6 +177,7 @@ def _train(
         "parameters": parameters,
         "tokens": state.tokens,
         "seconds": round(state.seconds, 3),
+        "energy": describe_energy(state.joules, state.tokens),
         "heldout_sequence_length": heldout_length,
         "device": device.type,
         "dtype": str(dtype).removeprefix("torch."),
@@ -170,6 +185,15 @@ def _train(
     if ranks.is_main:
         write_json(out / "train.json", result)
     return result
+
+
+def open_trackers(config: TrainConfig, out: Path, chain: Chain, progress: Progress) -> Trackers | None:
+    """Those the recipe names; None where it names none."""
+    if not (config.telemetry.tensorboard or config.telemetry.wandb):
+        return None
+    return Trackers(
+        config.telemetry, out, chain[-1][1], config.model_dump(mode="json", exclude={"telemetry"}), progress
+    )
 
 
 def place_model(

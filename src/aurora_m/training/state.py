@@ -21,9 +21,10 @@ from .checkpoint import (
     random_tensors,
     read_record,
     restore_random,
-    save_checkpoint,
 )
-from .config import GuardianConfig
+from .checkpoint_writer import CheckpointWriter
+from .config import CheckpointConfig, GuardianConfig
+from .energy import EnergyMeter, add_joules
 from .guardian import Guardian
 from .optimizer import state_tensors
 from .pipelining import Pipeline
@@ -66,8 +67,13 @@ class TrainingState:
     """Of the last step that was taken and whose figures are known."""
     bad_steps: list[dict[str, Any]] = field(default_factory=list)
     """The bad steps up to the last one, in a row: number, reason, documents."""
+    joules: dict[str, float] = field(default_factory=dict)
+    """Of all ranks together, by kind; empty where nothing is measured."""
+    phase_joules: dict[str, float] = field(default_factory=dict)
     guardian: Guardian = field(default=None)  # type: ignore[assignment] -- made for the model's device where not given
     ranks: Ranks = SINGLE
+    writer: CheckpointWriter = field(default_factory=CheckpointWriter)
+    meter: EnergyMeter = field(default_factory=EnergyMeter)
 
     def __post_init__(self) -> None:
         if self.guardian is None:
@@ -77,6 +83,7 @@ class TrainingState:
         """Turns to a phase at its first step."""
         self.phase, self.phase_step, self.phase_seconds, self.phase_tokens_by_domain = phase, 0, 0.0, {}
         self.bad_steps = []
+        self.phase_joules = {}
         self.guardian.forget()
 
     def count(self, tokens_by_domain: dict[str, int], seconds: float) -> None:
@@ -90,15 +97,34 @@ class TrainingState:
             for counts in (self.tokens_by_domain, self.phase_tokens_by_domain):
                 counts[domain] = counts.get(domain, 0) + tokens
 
-    def save(self, out: Path, fingerprint: str, keep: int, batches: dict[str, Any]) -> Path:
-        """Writes a checkpoint of the phase, and deletes all but its newest `keep`; `batches` is the data's state."""
-        folder = checkpoint_folder(out / self.phase, self.step)
+    def take_energy(self) -> None:
+        """Counts the energy since the last call; all ranks call it together."""
+        taken = self.ranks.gather(self.meter.take())
+        for joules in (self.joules, self.phase_joules):
+            add_joules(joules, taken)
+
+    def save(
+        self, out: Path, fingerprint: str, config: CheckpointConfig, batches: dict[str, Any], *, wait: bool
+    ) -> Path:
+        """Has a checkpoint of the phase written, and those deleted that need not stay; `batches` is the data's state.
+
+        It is there on return with `wait`, otherwise when the writer is through.
+
+        Raises:
+            AuroraError: it, or the one before it, could not be written.
+        """
+        phase_folder = out / self.phase
+        folder = checkpoint_folder(phase_folder, self.step)
         record = {name: getattr(self, name) for name in _RECORDED}
         record |= {"fingerprint": fingerprint, "batches": batches}
-        save_checkpoint(folder, self._tensors(), record, self.ranks)
         # While steps are bad a good one might go, and training may have to go back to it.
-        if self.ranks.is_main and not self.bad_steps:
-            prune_checkpoints(out / self.phase, keep)
+        prunes = self.ranks.is_main and not self.bad_steps
+
+        def prune() -> None:
+            if prunes:
+                prune_checkpoints(phase_folder, config.keep, config.keep_every)
+
+        self.writer.save(folder, self._tensors(), record, prune, wait=wait)
         return folder
 
     def load(self, folder: Path) -> None:
@@ -112,7 +138,7 @@ class TrainingState:
         record = load_checkpoint(folder, tensors, self.ranks)
         restore_random(tensors)
         for name in _RECORDED:
-            setattr(self, name, record[name])
+            setattr(self, name, record.get(name, {}) if name in _LATER else record[name])
         self.batches.load_state_dict(record["batches"])
 
     def _tensors(self) -> dict[str, Tensor]:
@@ -133,7 +159,10 @@ _RECORDED = (
     "metrics_position",
     "last_loss",
     "bad_steps",
+    "joules",
+    "phase_joules",
 )
+_LATER = ("joules", "phase_joules")  # checkpoints written before these were recorded have none
 
 
 def resume(state: TrainingState, out: Path, chain: Chain, progress: Progress) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,10 @@ from typing import Any
 class MetricsFile:
     """Appends rows; `position` (bytes) belongs into the checkpoint, `cut` goes back to it.
 
-    Only one process `writes`; of the others nothing goes into the file."""
+    Only one process `writes`; of the others nothing goes into the file. `track` hears of every row that does."""
 
-    def __init__(self, path: Path, writes: bool = True) -> None:
-        self.path, self.writes = path, writes
+    def __init__(self, path: Path, writes: bool = True, track: Callable[[dict[str, Any]], None] | None = None) -> None:
+        self.path, self.writes, self._track = path, writes, track
 
     @property
     def position(self) -> int:
@@ -26,6 +27,8 @@ class MetricsFile:
         line = json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
         with self.path.open("a", encoding="utf-8") as file:
             file.write(line)
+        if self._track is not None:
+            self._track(row)
 
     def cut(self, position: int) -> str:
         """Cuts the file back to `position` and returns what was behind it."""

@@ -19,8 +19,10 @@ from aurora_m.tokens import Batch
 from aurora_m.workspace import Progress, Task, atomic_folder
 
 from .chain import mark_phase
+from .checkpoint_writer import CheckpointWriter
 from .config import CheckpointConfig, PhaseConfig
 from .device import auto_micro_batch, autocast, pipelined_micro_batch
+from .energy import describe_energy
 from .feed import Feed
 from .gradients import clip_gradients
 from .guardian import documents_of, reason_of
@@ -34,6 +36,7 @@ from .rollback import go_back
 from .schedule import Segment
 from .state import TrainingState
 from .telemetry import MetricsFile, round_figures
+from .trackers import Trackers
 
 
 # ----------------------------------------------------------------------------------------------- one phase
@@ -53,6 +56,7 @@ class Loop:
     measure_every: int | None = None
     begin: Callable[[PhaseConfig], None] | None = None
     """Turns the batches to a phase that has not begun."""
+    trackers: Trackers | None = None
 
 
 def run_phase(state: TrainingState, phase: PhaseConfig, segment: Segment, loop: Loop, fingerprint: str) -> None:
@@ -70,6 +74,7 @@ def run_phase(state: TrainingState, phase: PhaseConfig, segment: Segment, loop: 
     remaining = phase.steps - state.phase_step
     with (
         stop_requests() as stop,
+        CheckpointWriter(state.ranks, loop.checkpoint.asynchronous) as state.writer,
         loop.progress.task(phase.name, total=remaining * phase.tokens_per_step, unit="tokens") as task,
     ):
         while state.phase_step < phase.steps:
@@ -80,6 +85,8 @@ def run_phase(state: TrainingState, phase: PhaseConfig, segment: Segment, loop: 
             if not goes_on:
                 before = state.step
                 go_back(state, phase, loop.out, loop.progress)
+                if loop.trackers is not None:
+                    loop.trackers.rewrite(state.ledger)
                 task.advance((state.step - before) * phase.tokens_per_step)
                 if state.phase != phase.name:
                     state.begin(phase.name)
@@ -97,7 +104,8 @@ def _run_steps(
 ) -> bool:
     """Step after step to the end of the phase; False where so many in a row were bad that training has to go back."""
     ranks = state.ranks
-    metrics = MetricsFile(loop.out / "metrics.jsonl", writes=ranks.is_main)
+    track = loop.trackers.row if loop.trackers is not None else None
+    metrics = MetricsFile(loop.out / "metrics.jsonl", writes=ranks.is_main, track=track)
     device = next(state.model.parameters()).device
     sequences = phase.sequences_per_step // ranks.degree("data")
     micro_batch = loop.micro_batch or auto_micro_batch(
@@ -105,7 +113,7 @@ def _run_steps(
     )
     micro_batch = pipelined_micro_batch(micro_batch, sequences, ranks.degree("pipeline"))
     queued: _Step | None = None
-    began, waited = time.monotonic(), 0.0
+    began, waited, held_up = time.monotonic(), 0.0, state.writer.seconds
     while state.phase_step < phase.steps:
         # ---- loss and gradients
         batch = feed.next()
@@ -124,12 +132,16 @@ def _run_steps(
         ended = time.monotonic()
         state.count(tokens_by_domain(batch), ended - began)
         step = _Step(state, batch, rate, ended - began, feed.waited_seconds - waited, loss, grad_norm, bad, nll)
-        began, waited = ended, feed.waited_seconds
+        if state.writer.seconds > held_up:
+            step.row["checkpoint_seconds"] = round_figures(state.writer.seconds - held_up)
+        began, waited, held_up = ended, feed.waited_seconds, state.writer.seconds
         if queued is not None:
             _note(queued, state, metrics)
         last = state.phase_step == phase.steps
         measures = loop.measure and (last or _is_due(state.tokens, phase.tokens_per_step, loop.measure_every))
         due, stops = _is_due(state.tokens, phase.tokens_per_step, loop.checkpoint.every), ranks.any(stop.asked)
+        state.writer.check()
+        state.meter.sample()
         queued = step
         if measures or last or due or stops:
             _note(step, state, metrics)
@@ -143,11 +155,14 @@ def _run_steps(
             loop.measure(state)
         if last:
             export_model(state.model, loop.out / phase.name / "model", loop.tokenizer, loop.eod_id, ranks)
+            state.take_energy()
             state.finished.append(_phase_row(state, phase, state.last_loss))
             state.bad_steps = []
         if last or stops or (due and not state.bad_steps):
+            if not last:
+                state.take_energy()
             state.metrics_position = metrics.position
-            saved = state.save(loop.out, fingerprint, loop.checkpoint.keep, feed.state)
+            saved = state.save(loop.out, fingerprint, loop.checkpoint, feed.state, wait=last or stops)
             if stops:
                 scheduled = ranks.any(stop.exit_code != 0)  # the signal may have reached one of them
                 raise StoppedByUser(
@@ -187,6 +202,8 @@ class _Step:
             "data_wait": round_figures(waited_seconds / seconds),
             "seconds": round_figures(state.seconds),
         }
+        if state.joules:  # up to the last checkpoint
+            self.row["kwh"] = round_figures(sum(state.joules.values()) / 3.6e6)
         figures = torch.cat([torch.stack([one.detach().double() for one in (loss, grad_norm, bad)]), nll])
         self._host, self._copied = figures, None
         if figures.device.type == "cuda":
@@ -254,6 +271,7 @@ def _phase_row(state: TrainingState, phase: PhaseConfig, final_loss: float | Non
         "tokens_by_domain": dict(state.phase_tokens_by_domain),
         "epochs_by_domain": getattr(state.batches, "epochs", {}),
         "final_loss": final_loss,
+        "energy": describe_energy(state.phase_joules, sum(state.phase_tokens_by_domain.values())),
     }
 
 
