@@ -35,7 +35,7 @@ from aurora_m.training.gradients import clip_gradients
 from aurora_m.training.optimizer import build_optimizer, take_step
 from aurora_m.training.parallel import parallelize
 from aurora_m.training.plan import rehearse_all
-from aurora_m.training.ranks import open_ranks
+from aurora_m.training.ranks import SINGLE, open_ranks
 from aurora_m.training.rehearsal import Layout, dealt_batch
 from aurora_m.training.trainer import accumulate_gradients
 
@@ -66,6 +66,7 @@ def measure(case: Case, device: torch.device) -> dict[str, float] | None:
     """Bytes above those before the model was built, at the highest, of this rank; None but on rank 0."""
     layout = case.layout(device.type)
     with open_ranks(layout.parallel, device) as ranks:
+        load_libraries(layout, device)
         before = Resident(device)
         model: Any = Decoder(MODEL)
         model.init_weights(0)
@@ -85,6 +86,13 @@ def measure(case: Case, device: torch.device) -> dict[str, float] | None:
         held = states_bytes(model, optimizer)
         tensors = held + highest_of_events(step) if device.type == "cpu" else torch.cuda.max_memory_allocated(device)
         return {"tensors": tensors, "resident": resident} if ranks.is_main else None
+
+
+def load_libraries(layout: Layout, device: torch.device) -> None:
+    """A step of a tiny model: compiled kernels and the libraries they need come with the first use."""
+    tiny = Decoder(ArchitectureConfig(layers=1, hidden_size=64, heads=1, max_positions=LENGTH).model_config_for(512))
+    tiny.init_weights(0)
+    accumulate_gradients(tiny.to(device), dealt_batch(layout, 1, SINGLE), 1, layout.dtype)
 
 
 def states_bytes(model: Any, optimizer: torch.optim.Optimizer) -> int:
