@@ -56,7 +56,7 @@ def test_a_model_with_it_is_the_same_model(family, backward_on_cpu):
     documents = (torch.rand(2, 150, generator=generator) < 0.03).int().cumsum(dim=1)
     results = []
     for flex in (False, True):
-        model.uses_flex_attention = flex
+        model.attention_kernel = "flex" if flex else "auto"
         model.zero_grad()
         hidden = model(ids, document_ids=documents)
         hidden.square().mean().backward()

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from .decoder import Decoder, count_parameters, resize_vocabulary
     from .export import exported_parameters, save_model, write_model
     from .fetch import fetch_base
+    from .flex_attention import prove_flex_attention
     from .generation import generate
     from .initial import init_weights
     from .lora import adapted_layers, add_adapters, init_adapters, merge_adapter
@@ -38,6 +39,7 @@ __all__ = [
     "load_weights",
     "mask_of_heads",
     "merge_adapter",
+    "prove_flex_attention",
     "read_config",
     "resize_vocabulary",
     "save_model",
@@ -63,6 +65,7 @@ __getattr__ = lazy_exports(
         "load_model": "weights",
         "load_weights": "weights",
         "mask_of_heads": "attention",
+        "prove_flex_attention": "flex_attention",
         "read_config": "weights",
         "resize_vocabulary": "decoder",
         "save_model": "export",

@@ -1,6 +1,7 @@
 """The decoder: embeddings, layers, final norm. What differs between families is data in ModelConfig."""
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,9 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": F.silu,
     "relu": F.relu,
 }
+
+
+AttentionKernel = Literal["auto", "dense", "flex"]
 
 
 class Mlp(nn.Module):
@@ -70,13 +74,14 @@ class Decoder(nn.Module):
 
     A new Decoder holds PyTorch's default weights: call `init_weights`, or load with `load_model`.
 
-    `uses_flex_attention` is set by whoever has proved that FlexAttention works on the model's device.
+    `attention_kernel` is set by whoever knows the device: `flex` where FlexAttention is proved to work, `dense` for
+    PyTorch's own attention everywhere; `auto` is that outside of CPUs.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.uses_flex_attention = False
+        self.attention_kernel: AttentionKernel = "auto"
         self.embed_tokens = nn.Embedding(config.embedding_rows, config.hidden_size)
         learned = config.positions == "learned"
         self.embed_positions = nn.Embedding(config.max_positions, config.hidden_size) if learned else None
@@ -117,9 +122,7 @@ class Decoder(nn.Module):
         if self.embed_norm is not None:
             hidden = self.embed_norm(hidden)
         rotary = rotary_table(self.config, positions) if self.config.positions == "rotary" else None
-        masks = attention_masks(
-            self.config, hidden, positions.size(-1), document_ids, cache, flex=self.uses_flex_attention
-        )
+        masks = attention_masks(self.config, hidden, positions.size(-1), document_ids, cache, self.attention_kernel)
         for layer in self.layers:
             hidden = layer(hidden, rotary, masks, cache)
         if cache is not None:
@@ -147,23 +150,17 @@ def _compute_dtype(x: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
-def _kernels_take(hidden: Tensor) -> bool:
-    """Whether there are attention kernels of ours for these hidden states."""
-    return hidden.device.type == "cpu" and hidden.dtype != torch.float64
-
-
 def attention_masks(
     config: ModelConfig,
     hidden: Tensor,
     length: int,
     document_ids: Tensor | None,
     cache: KeyValueCache | None,
-    *,
-    flex: bool = False,
+    kernel: AttentionKernel = "auto",
 ) -> dict[int | None, Tensor | Runs | None]:
     """The masks of one forward pass, by a layer's window; None where plain causal attention says the same.
 
-    On a CPU, and with `flex` elsewhere, they are runs of keys, unless there is a cache.
+    For kernels that take runs of keys they are those, unless there is a cache.
 
     Args:
         hidden: what goes into the first layer; only its dtype and device matter.
@@ -171,9 +168,10 @@ def attention_masks(
         cache: notes `document_ids` as those of its next tokens.
     """
     windows = dict.fromkeys(config.window(layer) for layer in range(config.layers))
-    if cache is None and (flex or _kernels_take(hidden)):
+    on_cpu = kernel == "auto" and hidden.device.type == "cpu" and hidden.dtype != torch.float64
+    if cache is None and (on_cpu or kernel == "flex"):
         runs = {window: runs_of_keys(config, window, length, document_ids, hidden.device) for window in windows}
-        if flex:
+        if kernel == "flex":
             from .flex_attention import with_blocks  # it imports the compiler
 
             return {window: with_blocks(one) for window, one in runs.items()}

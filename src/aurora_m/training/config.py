@@ -197,7 +197,8 @@ class TrainConfig(Section):
     """The `train` section of a recipe.
 
     `activation_checkpointing`: what a layer keeps for its backward pass; the rest is computed again. `selective` keeps
-    what matrix products and attention return, `full` only the layer's input.
+    what matrix products and attention return, `full` only the layer's input. `float8`: the layers' matrix products are
+    computed in it, scaled by tensor or by row, on GPUs that can.
     """
 
     phases: list[PhaseConfig] = Field(min_length=1)
@@ -206,6 +207,7 @@ class TrainConfig(Section):
     optimizer: OptimizerConfig = OptimizerConfig()
     guardian: GuardianConfig = GuardianConfig()
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    float8: Literal["tensorwise", "rowwise"] | None = None
     compile: bool = False
     micro_batch: PositiveInt | None = None
     activation_checkpointing: ActivationCheckpointing = "none"

@@ -49,6 +49,7 @@ def cut(model: Decoder, stage: int, stages: int) -> Decoder:
     """Stage `stage` of `stages` of a decoder, which shares its parameters with the whole (a tied head is copied)."""
     with torch.device("meta"):
         part = Decoder(model.config)
+    part.attention_kernel = model.attention_kernel
     first, last = stage == 0, stage == stages - 1
     start, end = (len(model.layers) * number // stages for number in (stage, stage + 1))
     for name, module in model.named_children():

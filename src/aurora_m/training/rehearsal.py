@@ -18,7 +18,6 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake
 from torch.utils._pytree import tree_leaves
 
 from aurora_m.model import Decoder, ModelConfig
-from aurora_m.model import decoder as decoder_module
 from aurora_m.model import loss as loss_module
 from aurora_m.tokens import Batch
 from aurora_m.workspace import AuroraError
@@ -84,6 +83,7 @@ def rehearse(layout: Layout, rank: int) -> Usage:
     with _fake_job(layout, rank) as (mesh, ranks), ExitStack() as stack:
         with torch.device("meta"):
             model: Any = Decoder(layout.model)
+        model.attention_kernel = "auto" if layout.on_cpu else "dense"
         checkpoint_activations(model.layers, layout.activation_checkpointing)
         if mesh is not None:
             model = parallelize(model, mesh, layout.parallel, dtype=layout.dtype)
@@ -150,9 +150,8 @@ def _fake_job(layout: Layout, rank: int) -> Iterator[tuple[Any, Ranks]]:
     """A process group of so many ranks, and its mesh; none for a single one."""
     with ExitStack() as stack:
         if not layout.on_cpu:
-            # On accelerators the loss takes larger pieces, and attention is PyTorch's.
+            # On accelerators the loss takes larger pieces.
             stack.enter_context(mock.patch.object(loss_module, "_CPU_CHUNK_BYTES", 2**62))
-            stack.enter_context(mock.patch.object(decoder_module, "_kernels_take", lambda _: False))
         if layout.ranks == 1:
             yield None, SINGLE
             return

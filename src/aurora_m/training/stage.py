@@ -2,13 +2,14 @@
 
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from aurora_m.model import (
     BaseConfig,
     Decoder,
+    ModelConfig,
     add_adapters,
     count_parameters,
     init_adapters,
@@ -26,6 +27,7 @@ from .checkpoint import list_checkpoints, read_record
 from .config import TrainConfig
 from .device import pick_device, resolve_precision
 from .energy import describe_energy, open_meter
+from .float8 import check_float8, multiply_in_float8
 from .guardian import Guardian
 from .ledger import heldout_domains, ledger_rows, score_heldout, write_ledger
 from .optimizer import build_optimizer
@@ -95,6 +97,8 @@ def _train(
     vocab_size = facts["tokenizer"]["vocab_size"]
     whole = build_model(config, base, base_folder, vocab_size, seed, empty=not ranks.alone)
     parameters = count_parameters(whole)
+    if device.type == "cuda":
+        whole.attention_kernel = choose_attention(whole.config, config, device, dtype, progress)
     if config.lora:
         add_adapters(whole, config.lora, seed, dtype)
     model = place_model(whole, config, device, ranks, base_folder, dtype, seed)
@@ -219,11 +223,19 @@ def place_model(
         RecipeError: model or phases do not divide by the degrees of `parallel`, or cannot be compiled with them.
         DataError: the base's files are damaged.
     """
+    if config.float8:
+        if config.lora or config.parallel.tensor > 1 or dtype != torch.bfloat16:
+            raise RecipeError(
+                "train.float8 goes with precision bfloat16, and not with train.lora or parallel.tensor above 1"
+            )
+        check_float8(device)
+        multiply_in_float8(model, config.float8)
+    checkpoint_activations(model.layers, config.activation_checkpointing)
     if ranks.mesh is None:
         model = model.to(device)
-        checkpoint_activations(model.layers, config.activation_checkpointing)
         if config.compile:
-            model.compile()
+            for layer in model.layers:  # each by itself, so that the time it takes does not grow with their number
+                layer.compile()
         return model
     check_model(model.config, config.parallel, ranks.count, config.lora)
     if config.compile and ranks.degree("tensor") > 1:
@@ -231,7 +243,6 @@ def place_model(
         raise RecipeError("train.compile does not work with parallel.tensor above 1; leave one of them out")
     for phase in config.phases:
         check_phase(phase, config.parallel, ranks.count)
-    checkpoint_activations(model.layers, config.activation_checkpointing)
     split = parallelize(model, ranks.mesh, config.parallel, compiled=config.compile, dtype=dtype)
     # Each process reads or draws every tensor and keeps its part: none ever holds the whole model.
     split = split.to_empty(device=device)
@@ -242,6 +253,19 @@ def place_model(
     with ranks.agreed():
         load_weights(split, base_folder)
     return split
+
+
+def choose_attention(
+    model: ModelConfig, config: TrainConfig, device: torch.device, dtype: torch.dtype, progress: Progress
+) -> Literal["auto", "flex"]:
+    """FlexAttention, where it gives on this device what dense attention gives; else dense attention, said aloud."""
+    from aurora_m.model import prove_flex_attention  # it imports the compiler
+
+    trouble = prove_flex_attention(model, max(phase.sequence_length for phase in config.phases), device, dtype)
+    if trouble is None:
+        return "flex"
+    progress.say(f"attention: FlexAttention does not work here ({trouble}); dense masks take its place, and more time")
+    return "auto"
 
 
 def check_phases(config: TrainConfig, facts: dict[str, Any]) -> None:
@@ -339,6 +363,7 @@ def _start(config: TrainConfig, base: BaseConfig, base_folder: Path | None, toke
         "precision": config.precision,
         "heldout_tokens": config.ledger.heldout_tokens,
         **({"lora": config.lora.model_dump(mode="json")} if config.lora else {}),
+        **({"float8": config.float8} if config.float8 else {}),
     }
 
 
