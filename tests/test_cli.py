@@ -16,6 +16,8 @@ COMMANDS = [
     "release",
     "report",
     "explain",
+    "plan",
+    "launch",
     "show",
     "inspect",
     "train-classifier",

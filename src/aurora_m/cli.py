@@ -1,6 +1,7 @@
 """The command `aurora-m`: each command is a few lines over one public function."""
 
 import errno
+import os
 import shlex
 import signal
 import sys
@@ -152,6 +153,140 @@ def explain(recipe: RecipePath, changes: Changes = None, runs: Runs = Path("runs
 
 
 @app.command()
+def plan(
+    recipe: RecipePath,
+    devices: Annotated[int, typer.Option(min=1, help="How many devices (GPUs) there would be.")],
+    device: Annotated[
+        str,
+        typer.Option(
+            help="Which: a100, a100-40gb, h100, h200, b200, mi250x (one of a module's two dies), mi300x, ...; a wrong "
+            "name lists all. For one that is not listed give --memory-gb and --peak-tflops."
+        ),
+    ],
+    changes: Changes = None,
+    price: Annotated[
+        float | None, typer.Option("--price-per-gpu-hour", metavar="MONEY", help="Of one device, in any currency.")
+    ] = None,
+    mfu: Annotated[
+        float,
+        typer.Option(
+            help="Assumed share of the devices' peak that training reaches: hours, energy and money go with it. "
+            "Measure it on one machine first; published single-node runs reach 0.39 to 0.47."
+        ),
+    ] = 0.4,
+    network_gbit: Annotated[
+        float, typer.Option(help="Network between machines, for each device, in Gbit/s and one direction.")
+    ] = 200.0,
+    mesh: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PxDxT", help="Only this mesh, pipeline x data x tensor, such as 4x8x4. Repeatable."),
+    ] = None,
+    micro_batch: Annotated[
+        int | None,
+        typer.Option(min=1, help="Sequences at once; default: the recipe's, or what training would choose."),
+    ] = None,
+    base_config: Annotated[
+        Path | None, typer.Option(metavar="config.json", help="The base model's, where it is not fetched yet.")
+    ] = None,
+    memory_gb: Annotated[float | None, typer.Option(help="The device's memory, if not as in the table.")] = None,
+    peak_tflops: Annotated[
+        float | None, typer.Option(help="Its dense bf16 peak, without sparsity, if not as in the table.")
+    ] = None,
+    watts: Annotated[int | None, typer.Option(min=1, help="Its power limit, if not as in the table.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="All figures in full, as JSON.")] = False,
+) -> None:
+    """Tell what training would take on devices that are not here: memory, traffic, hours, energy, money.
+
+    `aurora-m plan recipes/quickstart.yaml --devices 8 --device h100 --price-per-gpu-hour 2.5`
+
+    Runs the real training step, laid over the devices in several ways (meshes), on tensors that have sizes and no
+    numbers, and ranks the meshes: those that fit in memory first, then by days, then by bytes sent. Nothing is
+    fetched and nothing written. What is counted and what is assumed stands below the tables.
+    """
+    from rich.console import Console
+
+    from .recipe import Recipe, planned_model
+    from .training import describe_plan, known_device, parse_mesh, plan_to_json, plan_training
+
+    loaded = Recipe.load(recipe, changes)
+    found = known_device(device, memory_gigabytes=memory_gb, peak_teraflops=peak_tflops, watts=watts)
+    meshes = [parse_mesh(text, devices) for text in mesh] if mesh else None
+    model = planned_model(loaded, base_config)
+    made = plan_training(
+        loaded.train, model, found, devices, mfu=mfu, price=price, network_bytes=network_gbit * 1e9 / 8,
+        meshes=meshes, micro_batch=micro_batch,
+    )  # fmt: skip
+    if as_json:
+        typer.echo(plan_to_json(made))
+    else:
+        Console().print(describe_plan(made))
+
+
+@app.command()
+def launch(
+    recipe: RecipePath,
+    slurm: Annotated[bool, typer.Option("--slurm", help="Write a job for Slurm, and submit it.")] = False,
+    torchrun: Annotated[
+        bool, typer.Option("--torchrun", help="Write a script for machines at hand; on one machine, run it.")
+    ] = False,
+    write_only: Annotated[bool, typer.Option("--write-only", help="Write the script and start nothing.")] = False,
+    changes: Changes = None,
+    nodes: Annotated[int, typer.Option(help="Machines.")] = 1,
+    devices_per_node: Annotated[int, typer.Option(help="Devices, and processes, of each machine.")] = 1,
+    time_limit: Annotated[
+        str, typer.Option("--time", help="Slurm's limit for one job, such as 2-00:00:00; a run may take many.")
+    ] = "24:00:00",
+    warning_minutes: Annotated[
+        int, typer.Option(help="How long before the limit training stops and saves; a step and a checkpoint must fit.")
+    ] = 5,
+    partition: Annotated[str | None, typer.Option(help="Slurm's partition.")] = None,
+    account: Annotated[str | None, typer.Option(help="Slurm's account.")] = None,
+    cores_per_device: Annotated[
+        int | None, typer.Option(help="CPU cores of each process; default: an equal share.")
+    ] = None,
+    setup: Annotated[
+        list[str] | None,
+        typer.Option(metavar="LINE", help="A line of shell to run first, such as 'module load rocm'. Repeatable."),
+    ] = None,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Start a run as a job: write its script to RUNS/NAME/launch, then submit it to Slurm or run it under torchrun.
+
+    `aurora-m launch recipes/aurora-m-15b.yaml --slurm --nodes 16 --devices-per-node 8 --account project_1`
+
+    A Slurm job that is warned of its end (SIGUSR1), or preempted (SIGTERM), finishes its step, writes a checkpoint and
+    ends with exit code 75, for which the script puts it back into the queue; a failure (any other code) stays down.
+    The job goes on where it was each time it starts. Where there is no Slurm the script is written all the same.
+    """
+    from .recipe import Recipe
+    from .training import Job, check_job, submit, write_script
+    from .workspace import RecipeError
+
+    if slurm == torchrun:
+        raise RecipeError("launch: give one of --slurm and --torchrun")
+    loaded, kind = Recipe.load(recipe, changes), "slurm" if slurm else "torchrun"
+    arguments = tuple(word for change in changes or [] for word in ("--set", change))
+    folder = runs.absolute() / loaded.name / "launch"
+    job = Job(
+        loaded.name, recipe.absolute(), runs.absolute(), folder, nodes, devices_per_node, arguments,
+        time_limit=time_limit, warning_minutes=warning_minutes, partition=partition, account=account,
+        cores_per_device=cores_per_device, setup=tuple(setup or []),
+    )  # fmt: skip
+    check_job(loaded.train, job)
+    script = write_script(job, kind)
+    typer.echo(f"script: {script}")
+    if write_only:
+        typer.echo("nothing was started (--write-only)")
+    elif slurm:
+        typer.echo(submit(script))
+    elif nodes > 1:
+        typer.echo(f"not started: run it on each of the {nodes} machines, with NODE_RANK and MASTER_ADDR set")
+    else:
+        sys.stdout.flush()
+        os.execvp("bash", ["bash", str(script)])
+
+
+@app.command()
 def show(
     run_folder: Annotated[
         Path, typer.Argument(metavar="RUN", help="A run folder, such as runs/quickstart.", show_default=False)
@@ -290,33 +425,79 @@ def learn_stop_words(
         )
 
 
+class _StoppedByScheduler(BaseException):
+    """A scheduler's signal where no training is at work, which would answer it itself."""
+
+
+def _listen_to_scheduler() -> None:
+    """SIGTERM and SIGUSR1 end the command in order, and with the exit code that puts a job back into the queue."""
+    from .training import SCHEDULER_SIGNALS
+
+    own = os.getpid()
+
+    def stop(number: int, _: object) -> None:
+        if os.getpid() != own:  # a forked child is ended by signals as ever
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        raise _StoppedByScheduler(signal.Signals(number).name)
+
+    for number in SCHEDULER_SIGNALS:
+        signal.signal(number, stop)
+
+
+def _ignore_scheduler() -> None:
+    """From here on the command is ending."""
+    from .training import SCHEDULER_SIGNALS
+
+    for number in SCHEDULER_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def main() -> None:
-    """Entry point: runs the command and turns a user's mistakes into one message and an exit code (1 or 2)."""
+    """Entry point: runs the command and turns a user's mistakes into one message and an exit code (1 or 2).
+
+    Of the processes of a job the main one alone says by its exit code that a scheduler stopped it (75): the others are
+    sent SIGTERM as well when one of them has failed, and must not turn a failure into a stop.
+    """
     # The reader of a pipe may leave early (`aurora-m show RUN | head`): that is no error of ours.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    _listen_to_scheduler()
     try:
         app()
+    except SystemExit:
+        _ignore_scheduler()
+        raise
     except KeyboardInterrupt:
         _say("stopped; nothing is half-written, the same command goes on")
         sys.exit(130)
+    except _StoppedByScheduler as stopped:
+        _ignore_scheduler()
+        from .training import EXIT_STOPPED_BY_SCHEDULER, is_main_process
+
+        if not is_main_process():
+            sys.exit(0)
+        _say(f"stopped by {stopped}; nothing is half-written, the same command goes on", 0)
+        sys.exit(EXIT_STOPPED_BY_SCHEDULER)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         _say(f"the disk is full ({error.filename or Path.cwd()}); free some space and give the same command again")
         sys.exit(1)
     except Exception as error:
-        from .training import is_main_process
+        _ignore_scheduler()
+        from .training import EXIT_STOPPED_BY_SCHEDULER, is_main_process
         from .workspace import AuroraError
 
         if not isinstance(error, AuroraError):
             raise
+        stopped = error.exit_code in (0, EXIT_STOPPED_BY_SCHEDULER)
         if not is_main_process():
             # What ends one process of a torchrun job ends all, and the main one says so; torchrun stops it as soon as
             # another has failed, so it speaks first.
             time.sleep(2)
-            sys.exit(error.exit_code)
-        _say(str(error), error.exit_code)
-        if error.exit_code == 0:
+            sys.exit(0 if stopped else error.exit_code)
+        _say(str(error), 0 if stopped else error.exit_code)
+        if stopped:
             _say(f"resume: aurora-m {shlex.join(sys.argv[1:])}", 0)
         sys.exit(error.exit_code)
 

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 
-from tests.conftest import REPOSITORY
+from tests.conftest import PYTHONPATH
 from tests.training.synthetic import write_tokens
 
 KILLS = 50
@@ -57,7 +57,7 @@ undisturbed(out / f"killed-{runs}")
 
 def test_fifty_kills_at_random_moments_change_no_bit(tmp_path):
     tokens = write_tokens(tmp_path / "tokens")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'src'}"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": PYTHONPATH}
     command = [sys.executable, "-c", PROGRAM, str(tokens), str(tmp_path), str(KILLS)]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400, check=False)
     assert result.returncode == 0, result.stderr

@@ -13,7 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.conftest import REPOSITORY
+from tests.conftest import PYTHONPATH
 from tests.training.synthetic import tiny_base, tiny_config, write_tokens
 
 from aurora_m.training import trainer as trainer_module
@@ -193,7 +193,7 @@ def test_killed_on_the_way_back_it_ends_as_if_it_never_was(tokens, tmp_path, mon
         "rollback.write_quarantine = die\n"
         "go(Path(sys.argv[1]), Path(sys.argv[2]))\n"
     )
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'src'}"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": PYTHONPATH}
     command = [sys.executable, "-c", program, str(tokens), str(tmp_path / "killed"), json.dumps(bad)]
     codes = [subprocess.run(command, env=environment, timeout=120, check=False).returncode for _ in range(2)]
     assert codes == [-signal.SIGKILL, 0]

@@ -1,6 +1,7 @@
 """However the work is split over processes, losses, gradient norms, ledger and weights are one process's."""
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -18,11 +19,12 @@ from tests.training.synthetic import tiny_config, write_tokens
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from aurora_m.model import ArchitectureConfig, Decoder
-from aurora_m.training import ParallelConfig, PhaseConfig, Ranks, build_mesh, parallelize
+from aurora_m.training import ParallelConfig, PhaseConfig, build_mesh, parallelize
 from aurora_m.training.checkpoint import list_checkpoints
 from aurora_m.training.device import pipelined_micro_batch
 from aurora_m.training.gradients import local_tensor
 from aurora_m.training.parallel import check_model, check_phase
+from aurora_m.training.ranks import Ranks
 from aurora_m.training.stage import place_model
 from aurora_m.workspace import RecipeError, read_json
 
@@ -285,11 +287,6 @@ def test_compiling_with_tensor_ranks_is_refused():
         place_model(Decoder(model()), config, torch.device("cpu"), ranks, None, torch.float32, 0)
 
 
-class FourDataRanks(Ranks):
-    def degree(self, dimension: str) -> int:
-        return {"data": 4, "tensor": 3, "pipeline": 2}[dimension]
-
-
 @pytest.mark.parametrize(
     ("changes", "parallel", "message"),
     [
@@ -301,7 +298,11 @@ class FourDataRanks(Ranks):
 def test_phases_that_cannot_be_dealt_are_refused_with_the_fix(changes, parallel, message):
     phase = PhaseConfig.model_validate(phases()[0] | changes)
     with pytest.raises(RecipeError, match=message):
-        check_phase(phase, ParallelConfig(**parallel), FourDataRanks())
+        check_phase(
+            phase,
+            ParallelConfig(data=4, **parallel),
+            4 * math.prod(parallel.get(name, 1) for name in ("tensor", "pipeline")),
+        )
 
 
 def test_micro_batches_of_a_pipeline_are_equal_and_many():

@@ -147,6 +147,11 @@ def _compute_dtype(x: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
+def _kernels_take(hidden: Tensor) -> bool:
+    """Whether there are attention kernels of ours for these hidden states."""
+    return hidden.device.type == "cpu" and hidden.dtype != torch.float64
+
+
 def attention_masks(
     config: ModelConfig,
     hidden: Tensor,
@@ -166,8 +171,7 @@ def attention_masks(
         cache: notes `document_ids` as those of its next tokens.
     """
     windows = dict.fromkeys(config.window(layer) for layer in range(config.layers))
-    on_cpu = hidden.device.type == "cpu" and hidden.dtype != torch.float64
-    if cache is None and (on_cpu or flex):
+    if cache is None and (flex or _kernels_take(hidden)):
         runs = {window: runs_of_keys(config, window, length, document_ids, hidden.device) for window in windows}
         if flex:
             from .flex_attention import with_blocks  # it imports the compiler

@@ -39,8 +39,9 @@ def load_model(folder: Path, dtype: torch.dtype = torch.float32, device: torch.d
 
 
 def read_config(folder: Path) -> ModelConfig:
-    """The configuration of the model in a folder; raises DataError as `load_model` does."""
-    return config_from_hf(_read_json(folder / "config.json"), str(folder / "config.json"))
+    """The configuration of the model in a folder, or in a config.json itself; raises DataError as `load_model` does."""
+    path = folder if folder.is_file() else folder / "config.json"
+    return config_from_hf(_read_json(path), str(path))
 
 
 @torch.no_grad()

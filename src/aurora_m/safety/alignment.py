@@ -74,7 +74,7 @@ def align(
     Raises:
         RecipeError: the settings do not fit the model or the tokens.
         DataError: no prompt may be used, a row is wrong, or files are damaged.
-        StoppedByUser: Ctrl-C or SIGTERM, after writing a checkpoint.
+        StoppedByUser: Ctrl-C, SIGTERM or SIGUSR1, after writing a checkpoint.
     """
     trained = read_json(train / "train.json")
     source = train / trained["final_model"]

@@ -18,13 +18,17 @@ if TYPE_CHECKING:
     from .activation_checkpointing import checkpoint_activations
     from .chain import chain_fingerprints, fingerprint_large, set_aside
     from .device import pick_device, resolve_precision
+    from .devices import Device, find_device, known_device
     from .gradients import clip_gradients
-    from .interrupt import StoppedByUser
+    from .interrupt import EXIT_STOPPED_BY_SCHEDULER, SCHEDULER_SIGNALS, StoppedByUser
     from .job import is_main_process, world_size
+    from .launch import Job, check_job, submit, write_script
     from .ledger import HeldoutScore, heldout_domains, score_heldout
     from .optimizer import build_optimizer
     from .parallel import build_mesh, check_model, parallelize
     from .parallel_loss import decoder_loss
+    from .plan import parse_mesh, plan_training
+    from .plan_words import describe_plan, plan_to_json
     from .ranks import Ranks, open_crew
     from .rollback import leave_out_quarantined
     from .schedule import build_segments, segment_of
@@ -36,8 +40,12 @@ if TYPE_CHECKING:
 
 
 __all__ = [
+    "EXIT_STOPPED_BY_SCHEDULER",
+    "SCHEDULER_SIGNALS",
     "CheckpointConfig",
+    "Device",
     "HeldoutScore",
+    "Job",
     "LearningRate",
     "LedgerConfig",
     "Loop",
@@ -54,42 +62,64 @@ __all__ = [
     "build_optimizer",
     "build_segments",
     "chain_fingerprints",
+    "check_job",
     "check_model",
     "check_trackers",
     "checkpoint_activations",
     "clip_gradients",
     "decoder_loss",
+    "describe_plan",
+    "find_device",
     "fingerprint_large",
     "heldout_domains",
     "is_main_process",
+    "known_device",
     "leave_out_quarantined",
     "open_crew",
     "parallelize",
+    "parse_mesh",
     "pick_device",
+    "plan_to_json",
+    "plan_training",
     "resolve_precision",
     "resume",
     "run_phase",
     "score_heldout",
     "segment_of",
     "set_aside",
+    "submit",
     "train",
     "world_size",
+    "write_script",
 ]
 
 __getattr__ = lazy_exports(
     __name__,
     {
         "HeldoutScore": "ledger",
+        "Device": "devices",
+        "find_device": "devices",
+        "known_device": "devices",
+        "Job": "launch",
+        "check_job": "launch",
+        "submit": "launch",
+        "write_script": "launch",
+        "parse_mesh": "plan",
+        "plan_training": "plan",
+        "describe_plan": "plan_words",
+        "plan_to_json": "plan_words",
         "Loop": "trainer",
         "MetricsFile": "telemetry",
+        "EXIT_STOPPED_BY_SCHEDULER": "interrupt",
+        "SCHEDULER_SIGNALS": "interrupt",
         "StoppedByUser": "interrupt",
         "TrainingState": "state",
         "Ranks": "ranks",
         "build_mesh": "parallel",
         "build_optimizer": "optimizer",
         "check_model": "parallel",
-        "checkpoint_activations": "activation_checkpointing",
         "check_trackers": "trackers",
+        "checkpoint_activations": "activation_checkpointing",
         "clip_gradients": "gradients",
         "decoder_loss": "parallel_loss",
         "is_main_process": "job",

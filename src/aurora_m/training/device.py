@@ -65,11 +65,13 @@ def auto_micro_batch(
     device: torch.device,
     dtype: torch.dtype,
     checkpointing: ActivationCheckpointing = "none",
+    *,
+    memory_bytes: int | None = None,
 ) -> int:
     """Sequences per forward pass, so that the activations kept for the backward pass fit; equal parts of a step.
 
     It depends on the machine's total memory and not on what happens to be free: a resumed run must split its steps
-    as before, or its sums would round differently.
+    as before, or its sums would round differently. `memory_bytes` is that of a CUDA device that is not here (a plan).
     """
     size = 2 if dtype == torch.bfloat16 else 4
     per_token = activation_bytes(config, size, checkpointing)
@@ -78,7 +80,8 @@ def auto_micro_batch(
         per_token += (size + 4) * config.heads * sequence_length
     if device.type == "cuda":
         states = 16 * estimated_parameters(config)  # float32 weight, gradient and two moments
-        budget = max(0, torch.cuda.get_device_properties(device).total_memory - states) * _CUDA_ACTIVATION_SHARE
+        total = memory_bytes or torch.cuda.get_device_properties(device).total_memory
+        budget = max(0, total - states) * _CUDA_ACTIVATION_SHARE
     else:
         budget = min(_CPU_ACTIVATION_BYTES, psutil.virtual_memory().total // 8)
     fitting = max(1, int(budget // (per_token * sequence_length)))

@@ -35,7 +35,6 @@ from aurora_m.workspace import RecipeError
 
 from .config import ParallelConfig, PhaseConfig
 from .pipelining import Pipeline, cut
-from .ranks import Ranks
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -83,13 +82,13 @@ def check_model(config: ModelConfig, parallel: ParallelConfig, world_size: int, 
         raise RecipeError(f"{stages} pipeline stages need as many layers, and the model has {config.layers}")
 
 
-def check_phase(phase: PhaseConfig, parallel: ParallelConfig, ranks: Ranks) -> None:
+def check_phase(phase: PhaseConfig, parallel: ParallelConfig, world_size: int) -> None:
     """Checks that a phase's steps can be dealt to the data ranks, and its sequences be split.
 
     Raises:
         RecipeError: they do not divide.
     """
-    data, tensor = ranks.degree("data"), ranks.degree("tensor")
+    _, data, tensor = parallel.degrees(world_size)
     if phase.sequences_per_step % data:
         raise RecipeError(
             f"phase {phase.name}: {phase.sequences_per_step} sequences per step cannot be dealt to {data} data ranks; "
@@ -163,9 +162,12 @@ def own_layers(model: Decoder) -> Iterator[nn.Module]:
 
 
 def _bring(module: M, mesh: DeviceMesh) -> M:
-    """Moves a module to the mesh's devices; on the meta device it stays, for the caller to fill (`to_empty`)."""
-    is_meta = any(parameter.is_meta for parameter in module.parameters())
-    return module if is_meta else module.to(mesh.device_type)
+    """Moves a module to the mesh's devices; on the meta device it stays, for the caller to fill (`to_empty`).
+
+    What is there is left alone, because fake tensors cannot be put in each other's place.
+    """
+    stay = ("meta", mesh.device_type)
+    return module if all(one.device.type in stay for one in module.parameters()) else module.to(mesh.device_type)
 
 
 def _shard(model: Decoder, mesh: DeviceMesh, dtype: torch.dtype) -> None:

@@ -62,7 +62,7 @@ def train(
     Raises:
         RecipeError: phases, tokens and model do not fit together; nothing was started.
         DataError: token shards or the base model are damaged.
-        StoppedByUser: Ctrl-C or SIGTERM, after writing a checkpoint.
+        StoppedByUser: Ctrl-C, SIGTERM or SIGUSR1, after writing a checkpoint.
         AuroraError: the loss is not finite, or the disk is full; under torchrun, another process ended.
     """
     device = pick_device()
@@ -230,7 +230,7 @@ def place_model(
         # torch 2.13 hands a plain gradient to the redistribution of a DTensor that left a compiled layer.
         raise RecipeError("train.compile does not work with parallel.tensor above 1; leave one of them out")
     for phase in config.phases:
-        check_phase(phase, config.parallel, ranks)
+        check_phase(phase, config.parallel, ranks.count)
     checkpoint_activations(model.layers, config.activation_checkpointing)
     split = parallelize(model, ranks.mesh, config.parallel, compiled=config.compile, dtype=dtype)
     # Each process reads or draws every tensor and keeps its part: none ever holds the whole model.

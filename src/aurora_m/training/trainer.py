@@ -27,7 +27,7 @@ from .feed import Feed
 from .gather import gather_tensors
 from .gradients import clip_gradients
 from .guardian import documents_of, reason_of
-from .interrupt import StoppedByUser, StopRequest, stop_requests
+from .interrupt import EXIT_STOPPED_BY_SCHEDULER, StoppedByUser, StopRequest, stop_requests
 from .optimizer import set_rate, take_step
 from .parallel_loss import decoder_loss
 from .pipelining import Pipeline
@@ -65,7 +65,7 @@ def run_phase(state: TrainingState, phase: PhaseConfig, segment: Segment, loop: 
     """Takes the state through the rest of a phase and leaves `<out>/<phase>/model` and a last checkpoint.
 
     Raises:
-        StoppedByUser: SIGINT or SIGTERM; the step was finished and a checkpoint written.
+        StoppedByUser: SIGINT, SIGTERM or SIGUSR1; the step was finished and a checkpoint written.
         AuroraError: steps are bad again and again (nothing is written), or the disk is full.
     """
     if state.phase != phase.name:
@@ -166,9 +166,11 @@ def _run_steps(
             state.metrics_position = metrics.position
             saved = state.save(loop.out, fingerprint, loop.checkpoint, feed.state, wait=last or stops)
             if stops:
+                scheduled = ranks.any(stop.exit_code != 0)  # the signal may have reached one of them
                 raise StoppedByUser(
                     f"stopped in phase {phase.name} at step {state.step} ({state.tokens} tokens); checkpoint "
-                    f"{saved} written; run the same command again to resume"
+                    f"{saved} written; run the same command again to resume",
+                    EXIT_STOPPED_BY_SCHEDULER if scheduled else 0,
                 )
         if queued is None:  # what the ledger and the disk took is not the next step's
             began = time.monotonic()
