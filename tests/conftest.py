@@ -9,6 +9,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+# For a process of its own: it tests this checkout, whatever is installed.
+PYTHONPATH = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "src")])
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"
 
 
