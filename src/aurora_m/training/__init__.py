@@ -17,6 +17,7 @@ from .config import (
 if TYPE_CHECKING:
     from .activation_checkpointing import checkpoint_activations
     from .chain import chain_fingerprints, fingerprint_large, set_aside
+    from .costs import flop_per_token
     from .device import pick_device, resolve_precision
     from .devices import Device, find_device, known_device
     from .gradients import clip_gradients
@@ -71,6 +72,7 @@ __all__ = [
     "describe_plan",
     "find_device",
     "fingerprint_large",
+    "flop_per_token",
     "heldout_domains",
     "is_main_process",
     "known_device",
@@ -99,6 +101,7 @@ __getattr__ = lazy_exports(
         "HeldoutScore": "ledger",
         "Device": "devices",
         "find_device": "devices",
+        "flop_per_token": "costs",
         "known_device": "devices",
         "Job": "launch",
         "check_job": "launch",
