@@ -63,7 +63,11 @@ def test_it_is_refused_where_it_cannot_be_had(monkeypatch):
 
 @pytest.mark.parametrize(
     ("changes", "dtype"),
-    [({"parallel": {"tensor": 2}}, torch.bfloat16), ({"lora": {"rank": 2, "alpha": 4}}, torch.bfloat16), ({}, torch.float32)],
+    [
+        ({"parallel": {"tensor": 2}}, torch.bfloat16),
+        ({"lora": {"rank": 2, "alpha": 4}}, torch.bfloat16),
+        ({}, torch.float32),
+    ],
 )
 def test_what_it_does_not_go_with_is_refused(changes, dtype):
     config = tiny_config(float8="tensorwise", **changes)
