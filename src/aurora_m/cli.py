@@ -301,6 +301,34 @@ def show(
 
 
 @app.command()
+def ledger(
+    run_folder: Annotated[
+        Path, typer.Argument(metavar="RUN", help="A run folder, such as runs/quickstart.", show_default=False)
+    ],
+    compare: Annotated[
+        Path | None, typer.Option(metavar="RUN2", help="Another run, laid side by side with the first.")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw it too: FILE.svg, FILE.png or FILE.pdf.")
+    ] = None,
+) -> None:
+    """Tell what was learned and what forgotten: held-out bits per byte of every domain, against the base model.
+
+    `aurora-m ledger runs/quickstart --plot ledger.png`, also while it trains
+
+    `aurora-m ledger runs/first --compare runs/second` says how far the second ended from the first.
+    """
+    from rich.console import Console
+
+    from .report import describe_ledger, draw_ledger
+
+    Console().print(describe_ledger(run_folder, compare))
+    if plot is not None:
+        draw_ledger(run_folder, compare, plot)
+        typer.echo(f"plot: {plot}")
+
+
+@app.command()
 def inspect(
     run_folder: Annotated[
         Path, typer.Argument(metavar="RUN", help="A run folder, such as runs/quickstart.", show_default=False)

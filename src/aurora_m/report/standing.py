@@ -62,7 +62,7 @@ def _step_table(metrics: Path, stage: str) -> Table:
             row["phase"],
             str(row["step"]),
             format_count(row["tokens"]),
-            f"{row['loss']:.4f}",
+            "left out" if row["kind"] == "skipped" else f"{row['loss']:.4f}",
             f"{row['lr']:.2e}",
             format_count(row["tokens_per_second"]),
         )
@@ -80,5 +80,6 @@ def _ledger_table(path: Path) -> Table:
     for domain, row in last.items():
         base = "" if row["base_bpb"] is None else f"{row['base_bpb']:.4f}"
         change = "" if row["change"] is None else f"{row['change']:+.1%}"
-        table.add_row(escape(domain), f"{row['bpb']:.4f} ± {row['stderr']:.4f}", base, change)
+        error = "" if row["stderr"] is None else f" ± {row['stderr']:.4f}"
+        table.add_row(escape(domain), f"{row['bpb']:.4f}{error}", base, change)
     return table

@@ -136,8 +136,7 @@ def slurm_script(job: Job) -> str:
             "",
             f'if [ "$code" -eq {EXIT_STOPPED_BY_SCHEDULER} ]; then',
             '  echo "stopped in order; back into the queue"',
-            '  exec scontrol requeue "$SLURM_JOB_ID"',
-            "fi",
+            '  exec scontrol requeue "$SLURM_JOB_ID"\nfi',
             'exit "$code"',
             "",
         ]
