@@ -11,7 +11,16 @@ from tests.training.synthetic import DOMAINS, EOD, VOCAB_SIZE, tiny_base, write_
 from aurora_m.model import Decoder
 from aurora_m.tokens import DomainTokens
 from aurora_m.training import heldout_domains, score_heldout
-from aurora_m.training.ledger import LEDGER_SCHEMA, HeldoutScore, ledger_rows, summarize, write_ledger
+from aurora_m.training.ledger import (
+    LEDGER_SCHEMA,
+    HeldoutScore,
+    change_against,
+    ledger_rows,
+    read_base_bits,
+    summarize,
+    write_base_bits,
+    write_ledger,
+)
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +129,44 @@ def test_the_ledger_is_written_with_its_schema(tmp_path):
         "base_bpb": None,
         "change": None,
         "stderr": 0.1,
+        "change_stderr": None,
         "documents": 8,
         "bytes": 100,
     }
+
+
+def test_the_error_of_a_change_is_that_of_resampling_documents_with_their_base():
+    random = np.random.default_rng(1)
+    sizes = random.integers(50, 400, 300).astype(float)
+    base = sizes * random.normal(2.0, 0.4, 300)
+    bits = base * random.normal(1.03, 0.02, 300)  # hard documents are hard for both
+    change, stderr = change_against(bits, base)
+    assert change == pytest.approx(bits.sum() / base.sum() - 1)
+    picks = random.integers(0, 300, (4000, 300))
+    resampled = bits[picks].sum(axis=1) / base[picks].sum(axis=1) - 1
+    assert stderr == pytest.approx(resampled.std(), rel=0.1)
+    apart = summarize(bits, sizes, 1).stderr / (base.sum() / sizes.sum())
+    assert stderr < 0.2 * apart
+    assert change_against(bits[:1], base[:1])[1] is None
+
+
+def test_bits_of_the_base_outlive_a_run(tmp_path):
+    bits = {"aa": np.array([1.0, 2.0, 4.0]), "domain/with a name": np.array([3.0])}
+    path = tmp_path / "base_bits.npz"
+    write_base_bits(bits, path)
+    found = read_base_bits(path)
+    assert all(np.array_equal(found[domain], values) for domain, values in bits.items())
+    path.write_bytes(path.read_bytes()[:100])
+    assert read_base_bits(path) == {} and read_base_bits(tmp_path / "none.npz") == {}
+
+
+def test_rows_have_the_error_of_their_change_where_the_base_is_known():
+    def rows(bits, base_bits):
+        score = summarize(np.array(bits), np.full(len(bits), 10.0), 1)
+        base = [{"domain": "aa", "bpb": 1.0, "step": 0}]
+        return ledger_rows(base, {"aa": score}, phase="CAP", step=5, tokens=9, reference_step=0, base_bits=base_bits)
+
+    bits, base = [10.0, 21.0, 33.0], np.array([10.0, 20.0, 30.0])
+    assert rows(bits, {"aa": base})[0]["change_stderr"] == change_against(np.array(bits), base)[1]
+    assert rows(bits, {"aa": base[:2]})[0]["change_stderr"] is None  # other documents
+    assert rows(bits, None)[0]["change_stderr"] is None

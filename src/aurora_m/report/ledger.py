@@ -26,6 +26,8 @@ class Track:
     bpb: list[float]
     stderr: list[float]
     base_bpb: float | None
+    change_stderr: float | None = None
+    """Of the last change: over documents, each against itself."""
 
     @property
     def change(self) -> float | None:
@@ -72,7 +74,8 @@ def read_tracks(facts: RunFacts) -> list[Track]:
             kept = kept if kept[-1] is measured[-1] else [*kept, measured[-1]]
             base = next((row["base_bpb"] for row in measured if row.get("base_bpb") is not None), None)
             errors = [row.get("stderr") or 0.0 for row in kept]
-            tracks.append(Track(domain, [r["tokens"] for r in kept], [r["bpb"] for r in kept], errors, base))
+            tokens, bpb = [r["tokens"] for r in kept], [r["bpb"] for r in kept]
+            tracks.append(Track(domain, tokens, bpb, errors, base, kept[-1].get("change_stderr")))
     return tracks
 
 

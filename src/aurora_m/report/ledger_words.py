@@ -76,8 +76,9 @@ def _draw(axes, track: Track, colour: str, label: str) -> None:
 
 
 _NOTE = (
-    "Bits per byte of held-out text: lower is better. Changes are against the base model; ± is the standard error over "
-    "documents. Worst: the highest on the way, and when. Course: all of the way, each domain on its own scale."
+    "Bits per byte of held-out text: lower is better. Changes are against the base model; ± is the change's standard "
+    "error over documents, each against itself. Worst: the highest on the way, and when. Course: all of the way, each "
+    "domain on its own scale."
 )
 _COMPARISON_NOTE = (
     "Bits per byte of held-out text at the end of each run, and the change against its base. Apart: the second against "
@@ -95,7 +96,7 @@ def _table(facts: RunFacts) -> Table:
         collapse_padding=True,
     )
     table.add_column("domain", no_wrap=True)
-    for name in ("base", "now", "±", "change", "best", "worst"):
+    for name in ("base", "now", "change", "±", "best", "worst"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("course", no_wrap=True)
     for group in ("known", "new language", "other"):
@@ -110,13 +111,13 @@ def _cells(track: Track) -> list[str]:
     worst = max(track.bpb)
     place = track.bpb.index(worst)
     since = _change(worst, base) + (f" at {format_count(track.tokens[place])}" if place else "")
-    error = f"{track.stderr[-1]:.4f}" if track.stderr[-1] else "–"
+    error = "–" if track.change_stderr is None else percent(track.change_stderr)
     best = _change(min(track.bpb), base)
     return [
         "–" if base is None else f"{base:.4f}",
         f"{track.bpb[-1]:.4f}",
-        error,
         _change(track.bpb[-1], base),
+        error,
         best,
         since,
         _course(track.bpb),

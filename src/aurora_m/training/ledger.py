@@ -1,8 +1,9 @@
 """The forgetting ledger: held-out bits-per-byte of every domain, against the base model, over the whole run."""
 
 import math
+import zipfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +32,7 @@ LEDGER_SCHEMA = pa.schema(
         "base_bpb": pa.float64(),
         "change": pa.float64(),
         "stderr": pa.float64(),
+        "change_stderr": pa.float64(),
         "documents": pa.int64(),
         "bytes": pa.int64(),
     }
@@ -40,13 +42,17 @@ _TOKENS_PER_BATCH = 4096
 
 @dataclass(frozen=True)
 class HeldoutScore:
-    """Bits-per-byte of a held-out set; `stderr` is over its documents (None where there is only one)."""
+    """Bits-per-byte of a held-out set; `stderr` is over its documents (None where there is only one).
+
+    `bits`: float64[documents], those of each document, where they are known.
+    """
 
     bpb: float
     stderr: float | None
     documents: int
     bytes: int
     tokens: int
+    bits: np.ndarray | None = field(default=None, compare=False, repr=False)
 
 
 def heldout_domains(tokens: Path) -> list[str]:
@@ -156,9 +162,26 @@ def summarize(bits: np.ndarray, sizes: np.ndarray, tokens: int) -> HeldoutScore:
     The documents are the sample; bpb is a ratio of two sums over it, so its error is that of the mean residual
     bits_i - bpb * bytes_i over the mean size (Cochran 1977, section 2.11).
     """
-    n, bpb = len(bits), float(bits.sum() / sizes.sum())
-    stderr = float(np.std(bits - bpb * sizes, ddof=1) / sizes.mean() / math.sqrt(n)) if n > 1 else None
-    return HeldoutScore(bpb, stderr, n, int(sizes.sum()), tokens)
+    bpb, stderr = _ratio(bits, sizes)
+    return HeldoutScore(bpb, stderr, len(bits), int(sizes.sum()), tokens, bits)
+
+
+def change_against(bits: np.ndarray, base_bits: np.ndarray) -> tuple[float, float | None]:
+    """The relative change of bits-per-byte against the base on the same documents, and its standard error.
+
+    The documents' sizes cancel, so the change is itself a ratio of two sums. Documents that are hard for one model are
+    hard for the other: the error is a fraction of what the two bpb's own errors would make of it.
+    """
+    ratio, stderr = _ratio(bits, base_bits)
+    return ratio - 1, stderr
+
+
+def _ratio(numerators: np.ndarray, denominators: np.ndarray) -> tuple[float, float | None]:
+    n, ratio = len(numerators), float(numerators.sum() / denominators.sum())
+    if n < 2:
+        return ratio, None
+    residuals = numerators - ratio * denominators
+    return ratio, float(np.std(residuals, ddof=1) / denominators.mean() / math.sqrt(n))
 
 
 def ledger_rows(
@@ -169,8 +192,13 @@ def ledger_rows(
     step: int,
     tokens: int,
     reference_step: int,
+    base_bits: dict[str, np.ndarray] | None = None,
 ) -> list[dict[str, Any]]:
-    """One row per domain, compared with the rows of `reference_step`; null where that step is still to come."""
+    """One row per domain, compared with the rows of `reference_step`; null where that step is still to come.
+
+    `base_bits`: those of each held-out document at the reference step, where they are known; the change's error needs
+    them.
+    """
     if step == reference_step:
         base_bpb = {domain: score.bpb for domain, score in scores.items()}
     else:
@@ -185,11 +213,33 @@ def ledger_rows(
             "base_bpb": base_bpb.get(domain),
             "change": score.bpb / base_bpb[domain] - 1 if domain in base_bpb else None,
             "stderr": score.stderr,
+            "change_stderr": _change_error(score, (base_bits or {}).get(domain)) if domain in base_bpb else None,
             "documents": score.documents,
             "bytes": score.bytes,
         }
         for domain, score in scores.items()
     ]
+
+
+def _change_error(score: HeldoutScore, base_bits: np.ndarray | None) -> float | None:
+    if score.bits is None or base_bits is None or len(score.bits) != len(base_bits):
+        return None
+    return change_against(score.bits, base_bits)[1]
+
+
+def write_base_bits(bits: dict[str, np.ndarray], path: Path) -> None:
+    """Writes the base's bits of each held-out document, by domain, atomically (.npz)."""
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, allow_pickle=False, **bits)
+
+
+def read_base_bits(path: Path) -> dict[str, np.ndarray]:
+    """What `write_base_bits` wrote; nothing where there is no such file, or none that can be read."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return {}
 
 
 def write_ledger(rows: list[dict[str, Any]], path: Path) -> None:

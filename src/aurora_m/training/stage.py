@@ -29,7 +29,7 @@ from .device import pick_device, resolve_precision
 from .energy import describe_energy, open_meter
 from .float8 import check_float8, multiply_in_float8
 from .guardian import Guardian
-from .ledger import heldout_domains, ledger_rows, score_heldout, write_ledger
+from .ledger import heldout_domains, ledger_rows, read_base_bits, score_heldout, write_base_bits, write_ledger
 from .optimizer import build_optimizer
 from .parallel import check_model, check_phase, parallelize
 from .pipelining import Pipeline
@@ -129,8 +129,12 @@ def _train(
     # The same over the whole run: with another length it measures another thing.
     heldout_length = config.phases[0].sequence_length
 
+    reference_step = config.phases[0].steps if reference == "base" else 0
+    base_bits = read_base_bits(out / "base_bits.npz")
+
     def measure(state: TrainingState) -> None:
         """Scores all held-out sets and writes the ledger."""
+        nonlocal base_bits
         scores = score_heldout(
             state.model,
             tokens,
@@ -140,13 +144,18 @@ def _train(
             precision=config.precision,
             ranks=ranks,
         )
+        if state.step == reference_step:
+            base_bits = {domain: score.bits for domain, score in scores.items() if score.bits is not None}
+            if ranks.is_main:
+                write_base_bits(base_bits, out / "base_bits.npz")
         rows = ledger_rows(
             state.ledger,
             scores,
             phase=state.phase,
             step=state.step,
             tokens=state.tokens,
-            reference_step=config.phases[0].steps if reference == "base" else 0,
+            reference_step=reference_step,
+            base_bits=base_bits,
         )
         state.ledger += rows
         if trackers is not None:
