@@ -132,7 +132,7 @@ STRATEGIES: dict[str, Strategy] = {
     "two-phases": Strategy("the paper's CAP and CAT, fixed shares", two_phases),
     "no-rewarm": Strategy(
         "25% replay, the rate goes on where the base's ended",
-        fixed(0.125, 0.125, 3e-5, warmup=0, decay="constant", to=0.0),
+        fixed(0.125, 0.125, 2e-5, warmup=0, decay="constant", to=0.0),
     ),
     "scratch": Strategy("everything from scratch with all the tokens", from_scratch, scratch=True),
 }
