@@ -61,16 +61,40 @@ class TrainBatches:
             domain: DomainStream(tokens, seed, eod_id, fim if fim and domain in fim.domains else None, fim_ids)
             for domain, tokens in domains.items()
         }
+        self.phase, self.tokens = "", 0
+        """The phase that runs, and the tokens given since the run began."""
+        self.history: list[dict[str, Any]] = []
+        """Every mixture so far: `phase`, `tokens` of the run from which it held, `shares`, and `why`."""
         self.start_phase(shares, sequence_length)
 
     def start_phase(self, shares: dict[str, float], sequence_length: int, name: str = "") -> None:
         """A new mixture and sequence length; the domains' cursors stay where they are."""
+        self.phase = name
+        self._deal(shares, "phase begins")
+        self.sequence_length = sequence_length
+
+    def change_mixture(self, shares: dict[str, float], why: str) -> None:
+        """Other shares from the next sequence on, exact from there; cursors and sequence length stay. Nothing happens
+        where they are those in force.
+
+        Not while a `Feed` holds the batches: it has made some ahead.
+
+        Raises:
+            RecipeError: shares that make no sense.
+        """
+        if {domain: share for domain, share in shares.items() if share > 0} != self._mixture.shares:
+            self._deal(shares, why)
+
+    def _deal(self, shares: dict[str, float], why: str) -> None:
         try:
-            check_shares(name, shares, self.streams)
+            check_shares(self.phase, shares, self.streams)
         except ValueError as error:
             raise RecipeError(str(error)) from None
-        self.sequence_length = sequence_length
         self._mixture = Mixture(shares)
+        # Of two at the same place nothing was given by the first.
+        before = [entry for entry in self.history if entry["tokens"] < self.tokens]
+        entry = {"phase": self.phase, "tokens": self.tokens, "shares": dict(self._mixture.shares), "why": why}
+        self.history = [*before, entry]
 
     @property
     def shares(self) -> dict[str, float]:
@@ -94,6 +118,7 @@ class TrainBatches:
             window = self.streams[domains[-1]].next(self.sequence_length)
             input_ids[row], targets[row], document_ids[row], numbers = window
             documents.append(numbers)
+        self.tokens += input_ids.size
         return Batch(input_ids, targets, document_ids, _positions(document_ids), domains, documents)
 
     def quarantine(self, documents: Mapping[str, Iterable[int]]) -> None:
@@ -115,6 +140,9 @@ class TrainBatches:
         return {
             "sequence_length": self.sequence_length,
             "mixture": self._mixture.state_dict(),
+            "phase": self.phase,
+            "tokens": self.tokens,
+            "history": list(self.history),
             "domains": {domain: stream.state_dict() for domain, stream in self.streams.items()},
         }
 
@@ -126,6 +154,10 @@ class TrainBatches:
         """
         self.sequence_length = state["sequence_length"]
         self._mixture.load_state_dict(state["mixture"])
+        # Checkpoints written before these were recorded have none.
+        given = sum(domain["tokens_given"] for domain in state["domains"].values())
+        self.phase, self.tokens = state.get("phase", ""), state.get("tokens", given)
+        self.history = list(state.get("history", []))
         for domain, stream in self.streams.items():
             if domain in state["domains"]:
                 stream.load_state_dict(state["domains"][domain])
