@@ -63,15 +63,23 @@ class TrainBatches:
         }
         self.phase, self.tokens = "", 0
         """The phase that runs, and the tokens given since the run began."""
+        self._planned: dict[str, float] = {}
+        self._left: dict[str, Any] = {}  # cursors of domains that are not open now, for their return
         self.history: list[dict[str, Any]] = []
         """Every mixture so far: `phase`, `tokens` of the run from which it held, `shares`, and `why`."""
         self.start_phase(shares, sequence_length)
 
     def start_phase(self, shares: dict[str, float], sequence_length: int, name: str = "") -> None:
         """A new mixture and sequence length; the domains' cursors stay where they are."""
-        self.phase = name
+        self.phase, self._planned = name, dict(shares)
         self._deal(shares, "phase begins")
         self.sequence_length = sequence_length
+
+    def go_on(self, shares: dict[str, float]) -> None:
+        """The recipe's mixture for the phase that runs: where it is not the one of before, it holds from here on."""
+        if shares != self._planned:
+            self._planned = dict(shares)
+            self.change_mixture(shares, "recipe edited")
 
     def change_mixture(self, shares: dict[str, float], why: str) -> None:
         """Other shares from the next sequence on, exact from there; cursors and sequence length stay. Nothing happens
@@ -131,6 +139,11 @@ class TrainBatches:
             if domain in self.streams:
                 self.streams[domain].quarantine(numbers)
 
+    def end_quarantine(self) -> None:
+        """Documents are passed over no longer: another phase may have found other ones bad."""
+        for stream in self.streams.values():
+            stream.end_quarantine()
+
     def names_of(self, documents: Mapping[str, Iterable[int]]) -> dict[str, list[str]]:
         """The ids of documents, by domain, in the order of their numbers."""
         return {domain: self.streams[domain].ids(numbers) for domain, numbers in documents.items()}
@@ -142,8 +155,9 @@ class TrainBatches:
             "mixture": self._mixture.state_dict(),
             "phase": self.phase,
             "tokens": self.tokens,
+            "planned": dict(self._planned),
             "history": list(self.history),
-            "domains": {domain: stream.state_dict() for domain, stream in self.streams.items()},
+            "domains": {**self._left, **{domain: stream.state_dict() for domain, stream in self.streams.items()}},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -158,9 +172,13 @@ class TrainBatches:
         given = sum(domain["tokens_given"] for domain in state["domains"].values())
         self.phase, self.tokens = state.get("phase", ""), state.get("tokens", given)
         self.history = list(state.get("history", []))
+        self._planned = dict(state.get("planned", self._mixture.shares))
+        self._left = {domain: cursor for domain, cursor in state["domains"].items() if domain not in self.streams}
         for domain, stream in self.streams.items():
             if domain in state["domains"]:
                 stream.load_state_dict(state["domains"][domain])
+            else:
+                stream.rewind()
 
 
 def _check_fim(fim: FimConfig | None, fim_ids: dict[str, int] | None, domains: list[str]) -> None:
