@@ -19,6 +19,7 @@ import json
 import os
 import platform
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -252,6 +253,7 @@ def run_all(jobs: list[Job], arguments: argparse.Namespace) -> int:
     failed: set[Job] = set()
     deadline = time.monotonic() + 60 * arguments.minutes
     threads = arguments.threads or max(1, (os.cpu_count() or 1) // arguments.jobs)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the runs are told too
     left = sum(not job.result.exists() for job in jobs)
     print(f"{len(jobs) - left} runs are done, {left} to go", flush=True)
     try:
