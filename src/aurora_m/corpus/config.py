@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from ..workspace import Count, Section, Share
+from ..workspace import Count, RecipeError, Section, Share
 
 RedactionKind = Literal["key", "email", "ip", "iban", "card", "national_id", "phone", "author"]
 PositiveCount = Annotated[Count, Field(gt=0)]
@@ -118,6 +118,17 @@ class DomainConfig(Section):
                 near = get_close_matches(name, LANGUAGES, n=1)
                 hint = f"; did you mean {near[0]!r}?" if near else f", expected one of {', '.join(sorted(LANGUAGES))}"
                 raise ValueError(f"code_languages has {name!r}{hint}")
+        return self
+
+    @model_validator(mode="after")
+    def _thresholds_are_known(self) -> "DomainConfig":
+        if self.thresholds and self.rules != "none":
+            from .thresholds import effective_thresholds
+
+            try:
+                effective_thresholds(self.rules, None, self.thresholds)
+            except RecipeError as error:  # here it has the line of the recipe, and is seen before any work
+                raise ValueError(str(error)) from None
         return self
 
     @model_validator(mode="after")
