@@ -246,3 +246,26 @@ def test_paths_of_models_are_those_beside_the_recipe(recipe_file):
     recipe_file.write_text(text.replace("domains: [notes]", "domains: [note]"))
     with pytest.raises(RecipeError, match="curate.classifiers: good: domain 'note' is not among the domains"):
         Recipe.load(recipe_file)
+
+
+def explained(recipe_file, run, *changes) -> str:
+    console = Console(file=io.StringIO(), width=400)
+    console.print(explain_recipe(Recipe.load(recipe_file, list(changes)), run))
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("lr", "lines"),
+    [
+        ("{peak: 1e-4, warmup: 4 steps, to: 1e-5}", ["warm-up from 0 to 0.0001 over 512 tokens (4 steps)", "at 4K"]),
+        ("{peak: 1e-4, warmup: 400, start: last}", ["warm-up from the last rate to 0.0001 over 400 tokens"]),
+        ("{peak: last, decay: 1-sqrt}", ["from the last rate", "1-sqrt to 0 at 4K tokens"]),
+        ("{peak: 1, decay: infinite, to: .5, over: 1K}", ["cosine to 0.5 at 1K tokens", "constant from there to 4K"]),
+        ("{peak: 1, decay: linear, over: 9K}", ["linear to 0 at 9K tokens; the phase ends on the slope, at 4K"]),
+        ("{peak: 1, decay: constant}", ["from 1", "constant from there"]),
+        ("{continues: true}", ["goes on along the previous phase's curve"]),
+    ],
+)
+def test_learning_rates_are_explained_part_by_part(recipe_file, tmp_path, lr, lines):
+    text = explained(recipe_file, tmp_path, f"train.phases.CAP.lr={lr}")
+    assert all(line in text for line in lines), text

@@ -49,6 +49,10 @@ def test_a_warmup_is_tokens_or_steps(warmup, tokens):
         ({"lr": {"peak": 1e-4, "to": 1e-3}}, "to 0.001 is above peak 0.0001"),
         ({"lr": {"peak": 1e-4, "warmup": "soon"}}, "'soon' is not a quantity"),
         ({"lr": {"peak": 1e-4, "warmup": -5}}, "is negative"),
+        ({"lr": {"peak": 1e-3, "start": 1e-4}}, "start 0.0001 is where a warm-up begins, and there is none"),
+        ({"lr": {"peak": 1e-3, "start": 2e-3, "warmup": 500}}, "start 0.002 is above peak 0.001"),
+        ({"lr": {"peak": 1e-3, "decay": "infinite", "to": 1e-4}}, "decay infinite needs to.* and over"),
+        ({"lr": {"peak": "first"}}, "Input should be 'last'"),
         ({"colour": "red"}, "Extra inputs are not permitted"),
     ],
 )
@@ -83,3 +87,10 @@ def test_tokens_become_the_nearest_whole_number_of_steps(tokens, steps):
 def test_a_config_survives_json():
     config = tiny_config()
     assert TrainConfig.model_validate_json(config.model_dump_json()) == config
+
+
+def test_what_later_versions_added_is_written_only_where_it_is_used():
+    """A phase's fingerprint is that of its settings: an older run's phases must stay what they were."""
+    written = PhaseConfig.model_validate(PHASE).model_dump(mode="json")
+    assert sorted(written) == ["lr", "mixture", "name", "sequence_length", "tokens", "tokens_per_step"]
+    assert sorted(written["lr"]) == ["continues", "decay", "over", "peak", "to", "warmup"]

@@ -18,6 +18,7 @@ from aurora_m.training import StoppedByUser, train
 from aurora_m.training import stage as stage_module
 from aurora_m.training.checkpoint import list_checkpoints
 from aurora_m.training.interrupt import EXIT_STOPPED_BY_SCHEDULER
+from aurora_m.training.last_rate import read_last_rate
 from aurora_m.training.state import TrainingState
 from aurora_m.training.telemetry import MetricsFile
 from aurora_m.workspace import AuroraError, Progress, RecipeError, read_json
@@ -313,6 +314,19 @@ def test_another_base_redoes_everything(tokens, whole, tmp_path):
         folder = whole / phase / "model"
         go(tokens, tmp_path, config, BaseConfig(path=str(folder)), folder)
     assert {path.name.split("-")[0] for path in (tmp_path / "superseded").iterdir()} == {"initial", "CAP"}
+
+
+def test_the_base_of_another_run_hands_on_the_rate_it_ended_with(tokens, whole, tmp_path):
+    lr = {"peak": 1e-3, "warmup": "4 steps", "start": "last", "decay": "constant"}
+    folder = whole / "base" / "model"
+    config = tiny_config(phases=[{**with_phase(1).phases[1].model_dump(exclude_unset=True), "lr": lr}])
+    go(tokens, tmp_path, config, BaseConfig(path=str(folder)), folder)
+    rates = [row["lr"] for row in metrics(tmp_path)]
+    assert read_json(whole / "train.json")["phases"][0]["final_lr"] == pytest.approx(3e-4)
+    assert rates[:4] == pytest.approx([3e-4 + 7e-4 * step / 4 for step in (1, 2, 3, 4)])
+    shutil.rmtree(tmp_path / "CAP" / "model")
+    go(tokens, tmp_path, config, BaseConfig(path=str(folder)), folder)
+    assert read_last_rate(tmp_path / "CAP" / "model") == 1e-3
 
 
 # ---- refusals

@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..model import ModelConfig
+from ..training import PhaseConfig
 from ..workspace import format_count, read_json
 from .recipe import Recipe
 
@@ -89,24 +90,37 @@ def _source_line(source: Any) -> str:
 
 def _phase_table(recipe: Recipe) -> Table:
     table = Table("phase", "tokens", "steps", "sequence", "learning rate", title="Phases", title_justify="left")
-    for phase in recipe.train.phases:
-        steps = max(1, round(phase.tokens / phase.tokens_per_step))
+    for number, phase in enumerate(recipe.train.phases):
         table.add_row(
             phase.name,
             format_count(phase.tokens),
-            f"{steps:,} of {format_count(phase.tokens_per_step)} tokens",
+            f"{phase.steps:,} of {format_count(phase.tokens_per_step)} tokens",
             str(phase.sequence_length),
-            _rate_words(phase.lr),
+            _rate_words(phase, "the base's last rate" if number == 0 else "the last rate"),
         )
     return table
 
 
-def _rate_words(lr: Any) -> str:
+def _rate_words(phase: PhaseConfig, last: str) -> str:
+    """A learning-rate segment, a line for each of its parts."""
+    lr = phase.lr
     if lr.continues:
         return "goes on along the previous phase's curve"
-    warmup = lr.warmup if isinstance(lr.warmup, str) else f"{format_count(lr.warmup)} tokens"
-    over = f" over {format_count(lr.over)} tokens" if lr.over else ""
-    return f"warm-up {warmup} to {lr.peak:g}, {lr.decay} to {lr.to:g}{over}"
+    peak, start = (last if rate == "last" else f"{rate:g}" for rate in (lr.peak, lr.start))
+    lines = [f"from {peak}"]
+    if phase.warmup_tokens:
+        steps = f" ({lr.warmup})" if isinstance(lr.warmup, str) else ""
+        lines = [f"warm-up from {start} to {peak} over {format_count(phase.warmup_tokens)} tokens{steps}"]
+    if lr.decay == "constant":
+        return "\n".join([*lines, "constant from there"])
+    shape = "cosine" if lr.decay == "infinite" else lr.decay
+    span = phase.tokens if lr.over is None else lr.over
+    lines.append(f"{shape} to {lr.to:g} at {format_count(span)} tokens")
+    if span < phase.tokens:
+        lines.append(f"constant from there to {format_count(phase.tokens)}")
+    elif span > phase.tokens:
+        lines[-1] += f"; the phase ends on the slope, at {format_count(phase.tokens)}"
+    return "\n".join(lines)
 
 
 def _token_table(recipe: Recipe, available: dict[str, int]) -> Table:

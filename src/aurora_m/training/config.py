@@ -32,14 +32,24 @@ class LearningRate(Section):
 
     `over` is the number of tokens from the segment's start to the end of the decay (default: the phase's tokens).
     Longer than the phase, the phase stops on the slope; a following phase with `continues: true` goes on from there.
+    `infinite` cools down to `to` along a cosine `over` so many tokens and stays there for as long as wanted, so that a
+    later phase can anneal from it (Ibrahim et al. 2024; Hägele et al. 2024).
+    `start` is where the warm-up begins. `last`, of start or peak, is the rate that the phase before ended with, or of
+    the first phase the rate that the base did.
     """
 
-    peak: float | None = Field(default=None, gt=0)
+    peak: Annotated[float, Field(gt=0)] | Literal["last"] | None = None
     warmup: Annotated[int | str, BeforeValidator(parse_warmup)] = 0
-    decay: Literal["cosine", "linear", "constant", "1-sqrt"] = "cosine"
+    start: Annotated[float, Field(ge=0)] | Literal["last"] = Field(default=0.0, exclude_if=lambda start: start == 0)
+    decay: Literal["cosine", "linear", "constant", "1-sqrt", "infinite"] = "cosine"
     to: float = Field(default=0.0, ge=0)
     over: Annotated[Count, Field(gt=0)] | None = None
     continues: bool = False
+
+    @property
+    def needs_last(self) -> bool:
+        """Whether it takes up the rate that what came before ended with."""
+        return "last" in (self.peak, self.start)
 
     def warmup_tokens(self, tokens_per_step: int) -> int:
         """The warm-up in tokens."""
@@ -52,8 +62,17 @@ class LearningRate(Section):
             raise ValueError(f"a learning rate that continues the previous phase's takes no {', '.join(others)}")
         if not self.continues and self.peak is None:
             raise ValueError("peak is missing; write the highest learning rate, such as 1e-4, or continues: true")
-        if self.peak is not None and self.to > self.peak:
+        if isinstance(self.peak, float) and self.to > self.peak:
             raise ValueError(f"to {self.to} is above peak {self.peak}; a decay ends at or below its peak")
+        if self.start and self.warmup in (0, "0 steps"):
+            raise ValueError(f"start {self.start} is where a warm-up begins, and there is none; give warmup")
+        if isinstance(self.start, float) and isinstance(self.peak, float) and self.start > self.peak:
+            raise ValueError(f"start {self.start} is above peak {self.peak}; a warm-up begins at or below its peak")
+        if self.decay == "infinite" and not (self.to and self.over):
+            raise ValueError(
+                "decay infinite needs to, the rate it stays at, and over, the tokens until it is there "
+                "(with the warm-up): a part of those the phase has"
+            )
         return self
 
 
@@ -76,6 +95,11 @@ class PhaseConfig(Section):
     def sequences_per_step(self) -> int:
         return self.tokens_per_step // self.sequence_length
 
+    @property
+    def warmup_tokens(self) -> int:
+        """The warm-up of its learning rate in tokens."""
+        return self.lr.warmup_tokens(self.tokens_per_step)
+
     @model_validator(mode="after")
     def _whole_sequences_and_steps(self) -> "PhaseConfig":
         if self.tokens_per_step % self.sequence_length:
@@ -89,7 +113,7 @@ class PhaseConfig(Section):
                 f"phase {self.name}: {self.tokens} tokens are less than one step of {self.tokens_per_step}; "
                 "give the phase more tokens or lower tokens_per_step"
             )
-        warmup, span = self.lr.warmup_tokens(self.tokens_per_step), self.lr.over or self.tokens
+        warmup, span = self.warmup_tokens, self.lr.over or self.tokens
         if not self.lr.continues and warmup > span:
             raise ValueError(
                 f"phase {self.name}: a warm-up of {warmup} tokens does not fit in a schedule of {span}; "

@@ -29,6 +29,7 @@ from .device import pick_device, resolve_precision
 from .energy import describe_energy, open_meter
 from .float8 import check_float8, multiply_in_float8
 from .guardian import Guardian
+from .last_rate import read_last_rate
 from .ledger import heldout_domains, ledger_rows, read_base_bits, score_heldout, write_base_bits, write_ledger
 from .optimizer import build_optimizer
 from .parallel import check_model, check_phase, parallelize
@@ -86,6 +87,8 @@ def _train(
 ) -> dict[str, Any]:
     facts = read_json(tokens / "tokens.json")
     check_phases(config, facts)
+    takes_up = base_folder and config.phases[0].lr.needs_last
+    segments = build_segments(config.phases, read_last_rate(base_folder) if takes_up else None)
     check_trackers(config.telemetry)
     warn_of_epochs(config, facts, progress)
 
@@ -187,7 +190,7 @@ def _train(
         trackers=trackers,
     )
     with trackers or nullcontext():
-        for phase, segment, (_, link) in zip(config.phases, build_segments(config.phases), chain[1:], strict=True):
+        for phase, segment, (_, link) in zip(config.phases, segments, chain[1:], strict=True):
             if phase.name not in [row["name"] for row in state.finished]:
                 run_phase(state, phase, segment, loop, link)
 
@@ -389,7 +392,8 @@ def export_missing_models(
         for folder in ranks.from_main(_without_model(out, name, fingerprint)):
             try:
                 state.load(folder)
-                export_model(state.model, out / name / "model", tokenizer, eod_id, ranks)
+                rate = state.finished[-1].get("final_lr")
+                export_model(state.model, out / name / "model", tokenizer, eod_id, ranks, rate)
             except DataError:
                 continue  # `resume` finds it damaged too, says so, and redoes what it must
 

@@ -28,6 +28,7 @@ from .gather import gather_tensors
 from .gradients import clip_gradients
 from .guardian import documents_of, reason_of
 from .interrupt import EXIT_STOPPED_BY_SCHEDULER, StoppedByUser, StopRequest, stop_requests
+from .last_rate import write_last_rate
 from .optimizer import set_rate, take_step
 from .parallel_loss import decoder_loss
 from .pipelining import Pipeline
@@ -156,9 +157,9 @@ def _run_steps(
         if measures and loop.measure:
             loop.measure(state)
         if last:
-            export_model(state.model, loop.out / phase.name / "model", loop.tokenizer, loop.eod_id, ranks)
+            export_model(state.model, loop.out / phase.name / "model", loop.tokenizer, loop.eod_id, ranks, rate)
             state.take_energy()
-            state.finished.append(_phase_row(state, phase, state.last_loss))
+            state.finished.append(_phase_row(state, phase, state.last_loss, rate))
             state.bad_steps = []
         if last or stops or (due and not state.bad_steps):
             if not last:
@@ -237,15 +238,22 @@ def _note(step: _Step, state: TrainingState, metrics: MetricsFile) -> None:
 
 
 def export_model(
-    model: Decoder | Pipeline, folder: Path, tokenizer: Path | None, eod_id: int, ranks: Ranks = SINGLE
+    model: Decoder | Pipeline,
+    folder: Path,
+    tokenizer: Path | None,
+    eod_id: int,
+    ranks: Ranks = SINGLE,
+    last_rate: float | None = None,
 ) -> None:
-    """Writes a model in the Hugging Face layout; it takes the place of an older one in a single move.
+    """Writes a model in the Hugging Face layout, with the learning rate its training ended with where that is known;
+    it takes the place of an older one in a single move.
 
     Of a model over many ranks the main one holds a tensor at a time.
     """
     if isinstance(model, Decoder) and ranks.alone:
         with atomic_folder(folder) as temporary:
             save_model(model, temporary, tokenizer, eod_id=eod_id)
+            write_last_rate(temporary, last_rate)
         return
     tensors = gather_tensors(model, ranks)
     with ranks.agreed():
@@ -253,6 +261,7 @@ def export_model(
             if ranks.is_main:
                 with atomic_folder(folder) as temporary:
                     write_model(model.config, tensors, temporary, tokenizer, eod_id=eod_id)
+                    write_last_rate(temporary, last_rate)
         finally:
             # All go through to the end together, also where the main rank could not write.
             for _ in tensors:
@@ -269,7 +278,7 @@ def _note_of(state: TrainingState, rate: float) -> str:
     return f"{loss}lr {rate:.2g}"
 
 
-def _phase_row(state: TrainingState, phase: PhaseConfig, final_loss: float | None) -> dict[str, Any]:
+def _phase_row(state: TrainingState, phase: PhaseConfig, final_loss: float | None, final_lr: float) -> dict[str, Any]:
     """The phase's entry in `train.json`. `tokens_asked` differs from `tokens` where steps had to be whole."""
     tokens = phase.steps * phase.tokens_per_step
     return {
@@ -285,6 +294,7 @@ def _phase_row(state: TrainingState, phase: PhaseConfig, final_loss: float | Non
         "tokens_by_domain": dict(state.phase_tokens_by_domain),
         "epochs_by_domain": getattr(state.batches, "epochs", {}),
         "final_loss": final_loss,
+        "final_lr": final_lr,
         "energy": describe_energy(state.phase_joules, sum(state.phase_tokens_by_domain.values())),
     }
 
