@@ -269,3 +269,8 @@ def explained(recipe_file, run, *changes) -> str:
 def test_learning_rates_are_explained_part_by_part(recipe_file, tmp_path, lr, lines):
     text = explained(recipe_file, tmp_path, f"train.phases.CAP.lr={lr}")
     assert all(line in text for line in lines), text
+
+
+def test_a_growing_batch_is_explained(recipe_file, tmp_path):
+    text = explained(recipe_file, tmp_path, "train.phases.CAP.tokens_per_step={from: 128, to: 512, over: 2K}")
+    assert "14 of 128 to 512 tokens" in text and "growing by 128 over 2K" in text

@@ -94,11 +94,21 @@ def _phase_table(recipe: Recipe) -> Table:
         table.add_row(
             phase.name,
             format_count(phase.tokens),
-            f"{phase.steps:,} of {format_count(phase.tokens_per_step)} tokens",
+            _step_words(phase),
             str(phase.sequence_length),
             _rate_words(phase, "the base's last rate" if number == 0 else "the last rate"),
         )
     return table
+
+
+def _step_words(phase: PhaseConfig) -> str:
+    size = format_count(phase.tokens_per_step)
+    if phase.ramp is None:
+        return f"{phase.steps:,} of {size} tokens"
+    words = [
+        format_count(one) for one in (phase.ramp.start, phase.ramp.increment(phase.tokens_per_step), phase.ramp.over)
+    ]
+    return f"{phase.steps:,} of {words[0]} to {size} tokens,\ngrowing by {words[1]} over {words[2]}"
 
 
 def _rate_words(phase: PhaseConfig, last: str) -> str:

@@ -1,13 +1,23 @@
 """What the recipe says about training: phases, learning rates, the ledger, checkpoints, the optimizer."""
 
+import math
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PositiveInt, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from aurora_m.model import LoraConfig
 from aurora_m.tokens import FimConfig
 from aurora_m.workspace import Count, RecipeError, Section, Share, parse_count
+
+from .batch_ramp import BatchRamp, StepSizes, step_sizes
 
 ActivationCheckpointing = Literal["none", "selective", "full"]
 
@@ -77,40 +87,98 @@ class LearningRate(Section):
 
 
 class PhaseConfig(Section):
-    """A span of training: its tokens, whom they go to, and its learning-rate segment."""
+    """A span of training: its tokens, whom they go to, and its learning-rate segment.
+
+    `tokens_per_step` is a number, or `{from, to, over}` (and `by`): then it is kept as `to`, and `ramp` leads there.
+    """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=60)
     tokens: Annotated[Count, Field(gt=0)]
     mixture: dict[str, Share]
     sequence_length: Annotated[Count, Field(gt=0)]
     tokens_per_step: Annotated[Count, Field(gt=0)]
+    ramp: BatchRamp | None = Field(default=None, exclude_if=lambda ramp: ramp is None)
     lr: LearningRate
 
     @property
+    def step_sizes(self) -> StepSizes:
+        """What each of its steps takes."""
+        to = self.tokens_per_step
+        if self.ramp is None:
+            return step_sizes(to, to, 1, 1)
+        return step_sizes(to, self.ramp.start, self.ramp.over, self.ramp.increment(to))
+
+    @property
     def steps(self) -> int:
-        """Optimizer steps: the nearest whole number to tokens / tokens_per_step, at least 1."""
-        return max(1, (self.tokens + self.tokens_per_step // 2) // self.tokens_per_step)
+        """Optimizer steps: the whole number that comes nearest to its tokens, at least 1."""
+        return self.step_sizes.steps(self.tokens)
+
+    @property
+    def step_tokens(self) -> int:
+        """Tokens of all its steps."""
+        return self.step_sizes.tokens(self.steps)
 
     @property
     def sequences_per_step(self) -> int:
+        """Of its largest steps."""
         return self.tokens_per_step // self.sequence_length
+
+    @property
+    def sequences_together(self) -> int:
+        """The number of sequences of which every step has a multiple."""
+        ramp, to = self.ramp, self.tokens_per_step
+        tokens = to if ramp is None else math.gcd(ramp.start, ramp.increment(to))
+        return tokens // self.sequence_length
 
     @property
     def warmup_tokens(self) -> int:
         """The warm-up of its learning rate in tokens."""
-        return self.lr.warmup_tokens(self.tokens_per_step)
+        warmup = self.lr.warmup
+        return self.step_sizes.tokens(int(warmup.split()[0])) if isinstance(warmup, str) else warmup
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_apart(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        if "ramp" in data:
+            raise ValueError("ramp is written `tokens_per_step: {from: 256K, to: 4M, over: 10B}`")
+        size = data.get("tokens_per_step")
+        if not isinstance(size, dict):
+            return data
+        if not {"from", "to", "over"} <= set(size) <= {"from", "to", "over", "by"}:
+            given = ", ".join(map(str, size))
+            raise ValueError(f"tokens_per_step has {given}; expected a number, or from, to, over (and by)")
+        return {**data, "tokens_per_step": size["to"], "ramp": {key: size[key] for key in size if key != "to"}}
+
+    @model_serializer(mode="wrap")
+    def _put_together(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written = handler(self)
+        if ramp := written.pop("ramp", None):
+            others = {key: value for key, value in ramp.items() if key != "start" and value is not None}
+            written["tokens_per_step"] = {"from": ramp["start"], "to": written["tokens_per_step"], **others}
+        return written
 
     @model_validator(mode="after")
     def _whole_sequences_and_steps(self) -> "PhaseConfig":
-        if self.tokens_per_step % self.sequence_length:
-            nearest = max(1, round(self.tokens_per_step / self.sequence_length)) * self.sequence_length
+        ramp, to = self.ramp, self.tokens_per_step
+        sizes = {"": to} if ramp is None else {"to ": to, "from ": ramp.start, "by ": ramp.increment(to)}
+        for name, size in sizes.items():
+            if size % self.sequence_length:
+                nearest = max(1, round(size / self.sequence_length)) * self.sequence_length
+                raise ValueError(
+                    f"phase {self.name}: tokens_per_step {name}{size} is not a multiple of sequence_length "
+                    f"{self.sequence_length}; the nearest is {nearest}"
+                )
+        if ramp and (ramp.start >= to or (to - ramp.start) % ramp.increment(to)):
             raise ValueError(
-                f"phase {self.name}: tokens_per_step {self.tokens_per_step} is not a multiple of sequence_length "
-                f"{self.sequence_length}; the nearest is {nearest}"
+                f"phase {self.name}: tokens_per_step does not get from {ramp.start} to {to} by {ramp.increment(to)}; "
+                "a batch grows, by the same number each time"
             )
-        if self.tokens < self.tokens_per_step:
+        smallest = self.step_sizes.size(0)
+        if self.tokens < smallest:
             raise ValueError(
-                f"phase {self.name}: {self.tokens} tokens are less than one step of {self.tokens_per_step}; "
+                f"phase {self.name}: {self.tokens} tokens are less than one step of {smallest}; "
                 "give the phase more tokens or lower tokens_per_step"
             )
         warmup, span = self.warmup_tokens, self.lr.over or self.tokens

@@ -3,6 +3,7 @@
 import queue
 import threading
 import time
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Any
 
@@ -14,16 +15,16 @@ _AHEAD = 2
 
 
 class Feed:
-    """So many batches of a source; the source is left alone until the feed is closed.
+    """Batches of a source, of so many sequences each; the source is left alone until the feed is closed.
 
     `state` is the source's state after the last batch handed out, which is what a checkpoint needs: the source itself
     is ahead of it. `waited_seconds` is how long `next` had to wait for its batches, all together.
     """
 
-    def __init__(self, source: BatchSource, sequences: int, batches: int) -> None:
+    def __init__(self, source: BatchSource, sequences: Iterable[int]) -> None:
         self.state: dict[str, Any] = source.state_dict()
         self.waited_seconds = 0.0
-        self._source, self._sequences, self._batches = source, sequences, batches
+        self._source, self._sequences = source, sequences
         self._ready: queue.Queue[tuple[Batch, dict[str, Any]] | BaseException] = queue.Queue(_AHEAD)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._fill, name="feed", daemon=True)
@@ -44,10 +45,10 @@ class Feed:
 
     def _fill(self) -> None:
         try:
-            for _ in range(self._batches):
+            for sequences in self._sequences:
                 if self._stop.is_set():
                     return
-                batch = self._source.next_batch(self._sequences)
+                batch = self._source.next_batch(sequences)
                 self._put((batch, self._source.state_dict()))
         except BaseException as error:  # handed to the loop, which raises it where the batch is missed
             self._put(error)

@@ -58,7 +58,7 @@ def build_segments(phases: list[PhaseConfig], base_rate: float | None = None) ->
             segments.append(segments[-1])
         else:
             segments.append(segment_of(phase, start, last))
-        start += phase.steps * phase.tokens_per_step
+        start += phase.step_tokens
         last = segments[-1].rate(start)
     return segments
 
@@ -86,7 +86,7 @@ def segment_of(phase: PhaseConfig, start: int = 0, last: float | None = None) ->
     return Segment(
         start=start,
         warmup=phase.warmup_tokens,
-        span=lr.over or phase.steps * phase.tokens_per_step,
+        span=lr.over or phase.step_tokens,
         peak=peak,
         to=lr.to,
         decay=lr.decay,

@@ -87,8 +87,8 @@ def _train(
 ) -> dict[str, Any]:
     facts = read_json(tokens / "tokens.json")
     check_phases(config, facts)
-    takes_up = base_folder and config.phases[0].lr.needs_last
-    segments = build_segments(config.phases, read_last_rate(base_folder) if takes_up else None)
+    base_rate = read_last_rate(base_folder) if base_folder and config.phases[0].lr.needs_last else None
+    segments = build_segments(config.phases, base_rate)
     check_trackers(config.telemetry)
     warn_of_epochs(config, facts, progress)
 
@@ -304,7 +304,7 @@ def warn_of_epochs(config: TrainConfig, facts: dict[str, Any], progress: Progres
     planned: dict[str, float] = {}
     for phase in config.phases:
         for domain, share in phase.mixture.items():
-            planned[domain] = planned.get(domain, 0.0) + share * phase.steps * phase.tokens_per_step
+            planned[domain] = planned.get(domain, 0.0) + share * phase.step_tokens
     epochs = {domain: tokens / facts["domains"][domain]["train"]["tokens"] for domain, tokens in planned.items()}
     many = [f"{domain} {count:.1f}" for domain, count in epochs.items() if count > _MANY_EPOCHS]
     if many:

@@ -74,23 +74,24 @@ def run_phase(state: TrainingState, phase: PhaseConfig, segment: Segment, loop: 
     if state.ranks.is_main:
         mark_phase(loop.out, phase.name, fingerprint)
     state.model.train()
-    remaining = phase.steps - state.phase_step
+    sizes = phase.step_sizes
     with (
         stop_requests() as stop,
         CheckpointWriter(state.ranks, loop.checkpoint.asynchronous) as state.writer,
-        loop.progress.task(phase.name, total=remaining * phase.tokens_per_step, unit="tokens") as task,
+        loop.progress.task(phase.name, total=phase.step_tokens - sizes.tokens(state.phase_step), unit="tokens") as task,
     ):
         while state.phase_step < phase.steps:
             if state.phase_step == 0 and loop.begin is not None:
                 loop.begin(phase)
-            with Feed(state.batches, phase.sequences_per_step, phase.steps - state.phase_step) as feed:
+            sequences = (sizes.size(step) // phase.sequence_length for step in range(state.phase_step, phase.steps))
+            with Feed(state.batches, sequences) as feed:
                 goes_on = _run_steps(state, phase, segment, loop, fingerprint, feed, stop, task)
             if not goes_on:
-                before = state.step
+                before = state.tokens
                 go_back(state, phase, loop.out, loop.progress)
                 if loop.trackers is not None:
                     loop.trackers.rewrite(state.ledger)
-                task.advance((state.step - before) * phase.tokens_per_step)
+                task.advance(state.tokens - before)
                 if state.phase != phase.name:
                     state.begin(phase.name)
 
@@ -110,22 +111,19 @@ def _run_steps(
     track = loop.trackers.row if loop.trackers is not None else None
     metrics = MetricsFile(loop.out / "metrics.jsonl", writes=ranks.is_main, track=track)
     device = next(state.model.parameters()).device
-    sequences = phase.sequences_per_step // ranks.degree("data")
-    micro_batch = loop.micro_batch or auto_micro_batch(
-        state.model.config, sequences, phase.sequence_length, device, loop.dtype, loop.activation_checkpointing
-    )
-    micro_batch = pipelined_micro_batch(micro_batch, sequences, ranks.degree("pipeline"))
     queued: _Step | None = None
     began, waited, held_up = time.monotonic(), 0.0, state.writer.seconds
     while state.phase_step < phase.steps:
         # ---- loss and gradients
         batch = feed.next()
+        step_tokens = batch.targets.size
+        micro_batch = _micro_batch(state.model, batch, loop, device, ranks)
         nll = accumulate_gradients(state.model, batch, micro_batch, loop.dtype, ranks)
         loss = nll.sum() / max(1, valid_targets(batch).sum())
         grad_norm = clip_gradients(list(state.model.parameters()), loop.clip, ranks)
 
         # ---- the step, which the device leaves out where it is bad
-        rate = segment.rate(state.tokens + phase.tokens_per_step)
+        rate = segment.rate(state.tokens + step_tokens)
         set_rate(state.optimizer, rate)
         bad = state.guardian.judge(loss, grad_norm)
         take_step(state.optimizer, bad)
@@ -141,15 +139,15 @@ def _run_steps(
         if queued is not None:
             _note(queued, state, metrics)
         last = state.phase_step == phase.steps
-        measures = loop.measure and (last or _is_due(state.tokens, phase.tokens_per_step, loop.measure_every))
-        due, stops = _is_due(state.tokens, phase.tokens_per_step, loop.checkpoint.every), ranks.any(stop.asked)
+        measures = loop.measure and (last or _is_due(state.tokens, step_tokens, loop.measure_every))
+        due, stops = _is_due(state.tokens, step_tokens, loop.checkpoint.every), ranks.any(stop.asked)
         state.writer.check()
         state.meter.sample()
         queued = step
         if measures or last or due or stops:
             _note(step, state, metrics)
             queued = None
-        task.advance(phase.tokens_per_step, note=_note_of(state, rate))
+        task.advance(step_tokens, note=_note_of(state, rate))
         if len(state.bad_steps) >= state.guardian.config.patience:
             return False
 
@@ -176,6 +174,16 @@ def _run_steps(
         if queued is None:  # what the ledger and the disk took is not the next step's
             began = time.monotonic()
     return True
+
+
+def _micro_batch(model: Decoder | Pipeline, batch: Batch, loop: Loop, device: torch.device, ranks: Ranks) -> int:
+    """Sequences at a time, of those of a step that this rank has."""
+    count, length = batch.targets.shape
+    sequences = count // ranks.degree("data")
+    micro_batch = loop.micro_batch or auto_micro_batch(
+        model.config, sequences, length, device, loop.dtype, loop.activation_checkpointing
+    )
+    return pipelined_micro_batch(micro_batch, sequences, ranks.degree("pipeline"))
 
 
 class _Step:
@@ -268,9 +276,9 @@ def export_model(
                 pass
 
 
-def _is_due(tokens: int, tokens_per_step: int, every: int | None) -> bool:
+def _is_due(tokens: int, step_tokens: int, every: int | None) -> bool:
     """Whether the step that ended at `tokens` crossed a multiple of `every`."""
-    return every is not None and tokens // every > (tokens - tokens_per_step) // every
+    return every is not None and tokens // every > (tokens - step_tokens) // every
 
 
 def _note_of(state: TrainingState, rate: float) -> str:
@@ -280,7 +288,7 @@ def _note_of(state: TrainingState, rate: float) -> str:
 
 def _phase_row(state: TrainingState, phase: PhaseConfig, final_loss: float | None, final_lr: float) -> dict[str, Any]:
     """The phase's entry in `train.json`. `tokens_asked` differs from `tokens` where steps had to be whole."""
-    tokens = phase.steps * phase.tokens_per_step
+    tokens = phase.step_tokens
     return {
         "name": phase.name,
         "tokens": tokens,
@@ -290,6 +298,7 @@ def _phase_row(state: TrainingState, phase: PhaseConfig, final_loss: float | Non
         "start_tokens": state.tokens - tokens,
         "sequence_length": phase.sequence_length,
         "tokens_per_step": phase.tokens_per_step,
+        **({"first_tokens_per_step": phase.ramp.start} if phase.ramp else {}),
         "mixture": phase.mixture,
         "tokens_by_domain": dict(state.phase_tokens_by_domain),
         "epochs_by_domain": getattr(state.batches, "epochs", {}),
