@@ -86,6 +86,14 @@ class LearningRate(Section):
         return self
 
 
+class LossConfig(Section):
+    """What a phase's loss weighs: by domain, 1 where none is given, 0 for text that is read and not learned; and the
+    tokens, as the tokenizer writes them, that are never a target, such as `<fim_middle>` or the end of documents."""
+
+    weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = {}
+    ignore: list[str] = []
+
+
 class PhaseConfig(Section):
     """A span of training: its tokens, whom they go to, and its learning-rate segment.
 
@@ -99,6 +107,7 @@ class PhaseConfig(Section):
     tokens_per_step: Annotated[Count, Field(gt=0)]
     ramp: BatchRamp | None = Field(default=None, exclude_if=lambda ramp: ramp is None)
     lr: LearningRate
+    loss: LossConfig | None = Field(default=None, exclude_if=lambda loss: loss is None)
 
     @property
     def step_sizes(self) -> StepSizes:

@@ -31,6 +31,7 @@ from .float8 import check_float8, multiply_in_float8
 from .guardian import Guardian
 from .last_rate import read_last_rate
 from .ledger import heldout_domains, ledger_rows, read_base_bits, score_heldout, write_base_bits, write_ledger
+from .loss_weights import ignored_tokens
 from .optimizer import build_optimizer
 from .parallel import check_model, check_phase, parallelize
 from .pipelining import Pipeline
@@ -188,6 +189,7 @@ def _train(
         measure_every=config.ledger.every,
         begin=lambda phase: batches.start_phase(phase.mixture, phase.sequence_length, phase.name),
         trackers=trackers,
+        ignored=ignored_tokens(config.phases, tokens / "tokenizer"),
     )
     with trackers or nullcontext():
         for phase, segment, (_, link) in zip(config.phases, segments, chain[1:], strict=True):
@@ -293,6 +295,14 @@ def check_phases(config: TrainConfig, facts: dict[str, Any]) -> None:
                 raise RecipeError(
                     f"phase {phase.name}: domain '{domain}' has no training tokens; give it sources or leave it out"
                 )
+        weights = phase.loss.weights if phase.loss else {}
+        if unknown := [domain for domain in weights if domain not in facts["domains"]]:
+            raise RecipeError(
+                f"phase {phase.name}: loss.weights names an unknown domain '{unknown[0]}'; "
+                f"the domains are {', '.join(facts['domains'])}"
+            )
+        if not any(share and weights.get(domain, 1.0) for domain, share in phase.mixture.items()):
+            raise RecipeError(f"phase {phase.name}: loss.weights is 0 for all its domains; nothing would be learned")
         try:
             check_shares(phase.name, phase.mixture, known)
         except ValueError as error:

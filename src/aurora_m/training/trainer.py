@@ -4,9 +4,10 @@ It knows nothing of mixtures or languages: any source of batches will do, so sup
 """
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aurora_m.model import IGNORED, Decoder, save_model, write_model
+from aurora_m.model import Decoder, save_model, write_model
 from aurora_m.tokens import Batch
 from aurora_m.workspace import Progress, Task, atomic_folder
 
@@ -29,6 +30,7 @@ from .gradients import clip_gradients
 from .guardian import documents_of, reason_of
 from .interrupt import EXIT_STOPPED_BY_SCHEDULER, StoppedByUser, StopRequest, stop_requests
 from .last_rate import write_last_rate
+from .loss_weights import loss_factors, mean_loss, valid_targets, weigh
 from .optimizer import set_rate, take_step
 from .parallel_loss import decoder_loss
 from .pipelining import Pipeline
@@ -60,6 +62,8 @@ class Loop:
     begin: Callable[[PhaseConfig], None] | None = None
     """Turns the batches to a phase that has not begun."""
     trackers: Trackers | None = None
+    ignored: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Ids of tokens that the loss leaves out, by phase."""
 
 
 def run_phase(state: TrainingState, phase: PhaseConfig, segment: Segment, loop: Loop, fingerprint: str) -> None:
@@ -115,11 +119,11 @@ def _run_steps(
     began, waited, held_up = time.monotonic(), 0.0, state.writer.seconds
     while state.phase_step < phase.steps:
         # ---- loss and gradients
-        batch = feed.next()
+        batch = weigh(feed.next(), phase.loss, loop.ignored.get(phase.name))
         step_tokens = batch.targets.size
         micro_batch = _micro_batch(state.model, batch, loop, device, ranks)
         nll = accumulate_gradients(state.model, batch, micro_batch, loop.dtype, ranks)
-        loss = nll.sum() / max(1, valid_targets(batch).sum())
+        loss = mean_loss(batch, nll)
         grad_norm = clip_gradients(list(state.model.parameters()), loop.clip, ranks)
 
         # ---- the step, which the device leaves out where it is bad
@@ -312,15 +316,17 @@ def _phase_row(state: TrainingState, phase: PhaseConfig, final_loss: float | Non
 def accumulate_gradients(
     model: Decoder | Pipeline, batch: Batch, micro_batch: int, dtype: torch.dtype, ranks: Ranks = SINGLE
 ) -> Tensor:
-    """Gradients of the mean loss over all valid tokens of `batch`, a few sequences at a time.
+    """Gradients of the weighted mean loss over all valid tokens of `batch`, a few sequences at a time.
 
-    Every micro batch is scaled by the valid tokens of the whole step, so how a step is split does not weigh it
-    differently. All ranks bring the same batch, and each works on its own part. Returns the negative log-likelihood of
-    each sequence in nats, float64[B], on the device, the same on all ranks.
+    Every micro batch is scaled by the weights of the whole step's valid tokens, so how a step is split does not weigh
+    it differently. All ranks bring the same batch, and each works on its own part. Returns the negative log-likelihood
+    of each sequence in nats, float64[B], on the device, the same on all ranks.
     """
     device = next(model.parameters()).device
-    scale = 1.0 / max(1, int(valid_targets(batch).sum()))
     own = ranks.own_sequences(len(batch.domains))
+    scale = loss_factors(batch)
+    if isinstance(scale, np.ndarray):
+        scale = torch.from_numpy(scale[own]).to(device, torch.float32, non_blocking=True)
     arrays = tuple(
         torch.from_numpy(array[own]).to(device, non_blocking=True)
         for array in (batch.input_ids, batch.targets, batch.positions, batch.document_ids)
@@ -334,21 +340,21 @@ def accumulate_gradients(
     return ranks.sum(nll_of_sequences, "data", "pipeline")
 
 
-def _backward(model: Decoder, arrays: tuple[Tensor, ...], micro_batch: int, scale: float, dtype: torch.dtype) -> Tensor:
-    """Adds the gradients of `scale` times the summed loss of these sequences; returns the nll of each (B,), float64."""
+def _backward(
+    model: Decoder, arrays: tuple[Tensor, ...], micro_batch: int, scale: float | Tensor, dtype: torch.dtype
+) -> Tensor:
+    """Adds the gradients of `scale` (one, or one a sequence) times the summed loss of these sequences; returns the nll
+    of each (B,), float64."""
     nll = []
-    for ids, targets, positions, document_ids in zip(*(array.split(micro_batch) for array in arrays), strict=True):
+    parts = zip(*(array.split(micro_batch) for array in arrays), strict=True)
+    scales = scale.split(micro_batch) if isinstance(scale, Tensor) else repeat(scale)
+    for (ids, targets, positions, document_ids), factor in zip(parts, scales, strict=False):
         with autocast(ids.device, dtype):
             hidden = model(ids, positions=positions, document_ids=document_ids)
-            loss, token_nll = decoder_loss(model, hidden, targets, scale)
+            loss, token_nll = decoder_loss(model, hidden, targets, factor)
         loss.backward()
         nll.append(token_nll.sum(dim=1, dtype=torch.float64))
     return torch.cat(nll)
-
-
-def valid_targets(batch: Batch) -> np.ndarray:
-    """How many targets of each sequence are scored, int64[B]."""
-    return (batch.targets != IGNORED).sum(axis=1)
 
 
 def loss_by_domain(batch: Batch, nll_of_sequences: list[float]) -> dict[str, float]:
