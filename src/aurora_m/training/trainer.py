@@ -17,7 +17,7 @@ from torch import Tensor
 
 from aurora_m.model import Decoder, save_model, write_model
 from aurora_m.tokens import Batch
-from aurora_m.workspace import Progress, Task, atomic_folder
+from aurora_m.workspace import AuroraError, Progress, Task, atomic_folder
 
 from .chain import mark_phase
 from .checkpoint_writer import CheckpointWriter
@@ -44,6 +44,14 @@ from .trackers import Trackers
 
 # ----------------------------------------------------------------------------------------------- one phase
 @dataclass(frozen=True)
+class Steering:
+    """What a controller wants after a measurement: a change of the batches, an end of training and why, or neither."""
+
+    change: Callable[[], None] | None = None
+    stop: str | None = None
+
+
+@dataclass(frozen=True)
 class Loop:
     """What stays the same over the phases of a run. `measure` takes the ledger, every `measure_every` tokens."""
 
@@ -59,6 +67,8 @@ class Loop:
     """How the model was built; it tells how many sequences fit at once."""
     measure: Callable[[TrainingState], None] | None = None
     measure_every: int | None = None
+    steer: Callable[[TrainingState, PhaseConfig, Segment], Steering] | None = None
+    """Asked after each measurement within a phase and at its end."""
     begin: Callable[[PhaseConfig], None] | None = None
     """Turns the batches to a phase that has not begun."""
     trackers: Trackers | None = None
@@ -71,7 +81,8 @@ def run_phase(state: TrainingState, phase: PhaseConfig, segment: Segment, loop: 
 
     Raises:
         StoppedByUser: SIGINT, SIGTERM or SIGUSR1; the step was finished and a checkpoint written.
-        AuroraError: steps are bad again and again (nothing is written), or the disk is full.
+        AuroraError: steps are bad again and again (nothing is written), the disk is full, or a controller ended
+            training (a checkpoint was written).
     """
     if state.phase != phase.name:
         state.begin(phase.name)
@@ -87,7 +98,7 @@ def run_phase(state: TrainingState, phase: PhaseConfig, segment: Segment, loop: 
         while state.phase_step < phase.steps:
             if state.phase_step == 0 and loop.begin is not None:
                 loop.begin(phase)
-            sequences = (sizes.size(step) // phase.sequence_length for step in range(state.phase_step, phase.steps))
+            sequences = [sizes.size(step) // phase.sequence_length for step in range(state.phase_step, phase.steps)]
             with Feed(state.batches, sequences) as feed:
                 goes_on = _run_steps(state, phase, segment, loop, fingerprint, feed, stop, task)
             if not goes_on:
@@ -127,7 +138,7 @@ def _run_steps(
         grad_norm = clip_gradients(list(state.model.parameters()), loop.clip, ranks)
 
         # ---- the step, which the device leaves out where it is bad
-        rate = segment.rate(state.tokens + step_tokens)
+        rate = segment.rate(state.tokens + step_tokens) * state.rate_factor
         set_rate(state.optimizer, rate)
         bad = state.guardian.judge(loss, grad_norm)
         take_step(state.optimizer, bad)
@@ -156,18 +167,26 @@ def _run_steps(
             return False
 
         # ---- ledger, end of the phase, checkpoint (none to go back to while steps are bad)
+        steering = Steering()
         if measures and loop.measure:
             loop.measure(state)
+            if loop.steer is not None:
+                steering = loop.steer(state, phase, segment)
+            if steering.change is not None:
+                feed.redirect(steering.change)
         if last:
             export_model(state.model, loop.out / phase.name / "model", loop.tokenizer, loop.eod_id, ranks, rate)
             state.take_energy()
             state.finished.append(_phase_row(state, phase, state.last_loss, rate))
             state.bad_steps = []
-        if last or stops or (due and not state.bad_steps):
+        if last or stops or steering.stop or (due and not state.bad_steps):
             if not last:
                 state.take_energy()
             state.metrics_position = metrics.position
-            saved = state.save(loop.out, fingerprint, loop.checkpoint, feed.state, wait=last or stops)
+            waits = last or stops or steering.stop is not None
+            saved = state.save(loop.out, fingerprint, loop.checkpoint, feed.state, wait=waits)
+            if steering.stop is not None:
+                raise AuroraError(f"phase {phase.name}, step {state.step}: {steering.stop} (checkpoint: {saved})")
             if stops:
                 scheduled = ranks.any(stop.exit_code != 0)  # the signal may have reached one of them
                 raise StoppedByUser(
