@@ -1,6 +1,7 @@
 """A recipe is read strictly, and its errors say where, what and how to mend it."""
 
 import io
+import json
 from pathlib import Path
 
 import pytest
@@ -274,3 +275,20 @@ def test_learning_rates_are_explained_part_by_part(recipe_file, tmp_path, lr, li
 def test_a_growing_batch_is_explained(recipe_file, tmp_path):
     text = explained(recipe_file, tmp_path, "train.phases.CAP.tokens_per_step={from: 128, to: 512, over: 2K}")
     assert "14 of 128 to 512 tokens" in text and "growing by 128 over 2K" in text
+
+
+def test_a_mixture_by_rule_is_explained_once_there_are_tokens(recipe_file, tmp_path):
+    rule = "train.phases.CAP.mixture={temperature: 2, domains: [notes], shares: {code: 25%}}"
+    assert "?" in explained(recipe_file, tmp_path, rule)
+    counts = {"code": {"train": {"tokens": 500}}, "notes": {"train": {"tokens": 1500}}}
+    (tmp_path / "tokens").mkdir()
+    (tmp_path / "tokens" / "tokens.json").write_text(json.dumps({"domains": counts}))
+    text = explained(recipe_file, tmp_path, rule)
+    assert "3K (75.0%)" in text and "1K (25.0%)" in text and " 2.00" in text
+    recipe = Recipe.load(recipe_file, [rule])
+    (tmp_path / "copy.yaml").write_text(recipe.to_yaml())
+    assert Recipe.load(tmp_path / "copy.yaml") == recipe
+    with pytest.raises(RecipeError, match=r"line 31: train.phases.1.*mixture names an unknown domain 'noten'"):
+        Recipe.load(recipe_file, [rule.replace("notes", "noten")])
+    with pytest.raises(RecipeError, match="phase CAP: loss.weights: domain 'noten' is not among the domains"):
+        Recipe.load(recipe_file, ["train.phases.CAP.loss.weights={noten: 0}"])

@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..model import ModelConfig
-from ..training import PhaseConfig
+from ..training import PhaseConfig, epoch_tokens, resolve_mixture
 from ..workspace import format_count, read_json
 from .recipe import Recipe
 
@@ -28,12 +28,18 @@ def explain_recipe(recipe: Recipe, run: Path) -> RenderableType:
     )
 
 
-def tokens_by_phase(recipe: Recipe) -> dict[str, dict[str, float]]:
-    """Tokens each phase takes from each domain: share times budget."""
-    return {
-        phase.name: {domain: share * phase.tokens for domain, share in phase.mixture.items()}
-        for phase in recipe.train.phases
-    }
+def shares_by_phase(recipe: Recipe, available: dict[str, int]) -> dict[str, dict[str, float | None]]:
+    """Each phase's mixture, None for the shares that a rule deals by what is not known yet.
+
+    Raises:
+        RecipeError: the domains hold too little for a rule.
+    """
+    shares: dict[str, dict[str, float | None]] = {}
+    for phase in recipe.train.phases:
+        if available:
+            phase = resolve_mixture(phase, available)
+        shares[phase.name] = {**phase.mixture, **dict.fromkeys(phase.rest.domains if phase.rest else [])}
+    return shares
 
 
 def _headline(recipe: Recipe) -> str:
@@ -134,14 +140,19 @@ def _rate_words(phase: PhaseConfig, last: str) -> str:
 
 
 def _token_table(recipe: Recipe, available: dict[str, int]) -> Table:
-    phases = tokens_by_phase(recipe)
-    table = Table("domain", *phases, "all", "has", "epochs", title="Tokens by domain", title_justify="left")
+    shares = shares_by_phase(recipe, available)
+    table = Table("domain", *shares, "all", "has", "epochs", title="Tokens by domain", title_justify="left")
     for domain in recipe.domains:
-        taken = [by_domain.get(domain, 0.0) for by_domain in phases.values()]
-        cells = [format_count(tokens) if tokens else "" for tokens in taken]
-        table.add_row(
-            escape(domain), *cells, format_count(sum(taken)), *_epoch_cells(sum(taken), available.get(domain))
-        )
+        cells, taken = [], 0.0
+        for phase in recipe.train.phases:
+            share = shares[phase.name].get(domain, 0.0)
+            cells.append(
+                "?" if share is None else f"{format_count(share * phase.tokens)} ({share:.1%})" if share else ""
+            )
+            taken += (share or 0.0) * phase.tokens
+        known = None not in [by_domain.get(domain, 0.0) for by_domain in shares.values()]
+        total = format_count(taken) if known else "?"
+        table.add_row(escape(domain), *cells, total, *_epoch_cells(taken, available.get(domain)))
     return table
 
 
@@ -169,6 +180,4 @@ def _what_follows(recipe: Recipe, available: dict[str, int]) -> str:
 
 def _available_tokens(run: Path) -> dict[str, int]:
     path = run / "tokens" / "tokens.json"
-    if not path.exists():
-        return {}
-    return {name: counts["train"]["tokens"] for name, counts in read_json(path)["domains"].items()}
+    return epoch_tokens(read_json(path)) if path.exists() else {}

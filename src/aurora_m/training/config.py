@@ -14,7 +14,7 @@ from pydantic import (
 )
 
 from aurora_m.model import LoraConfig
-from aurora_m.tokens import FimConfig
+from aurora_m.tokens import FimConfig, MixtureRule
 from aurora_m.workspace import Count, RecipeError, Section, Share, parse_count
 
 from .batch_ramp import BatchRamp, StepSizes, step_sizes
@@ -99,11 +99,14 @@ class PhaseConfig(Section):
     """A span of training: its tokens, whom they go to, and its learning-rate segment.
 
     `tokens_per_step` is a number, or `{from, to, over}` (and `by`): then it is kept as `to`, and `ramp` leads there.
+    `mixture` is shares that sum to 1, or `{temperature, domains, shares}`, or `{unimax, domains, shares}`: then `mixture`
+    keeps the shares, and `rest` is how what they leave is dealt, once it is known what the domains hold.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=60)
     tokens: Annotated[Count, Field(gt=0)]
     mixture: dict[str, Share]
+    rest: MixtureRule | None = Field(default=None, exclude_if=lambda rest: rest is None)
     sequence_length: Annotated[Count, Field(gt=0)]
     tokens_per_step: Annotated[Count, Field(gt=0)]
     ramp: BatchRamp | None = Field(default=None, exclude_if=lambda ramp: ramp is None)
@@ -153,6 +156,17 @@ class PhaseConfig(Section):
             return data
         if "ramp" in data:
             raise ValueError("ramp is written `tokens_per_step: {from: 256K, to: 4M, over: 10B}`")
+        if "rest" in data:
+            raise ValueError("rest is written `mixture: {temperature: 3.3, domains: [fi, hi], shares: {en: 10%}}`")
+        mixture = data.get("mixture")
+        if isinstance(mixture, dict) and any(isinstance(value, list | dict) for value in mixture.values()):
+            if unknown := sorted(set(map(str, mixture)) - {"temperature", "unimax", "domains", "shares"}):
+                raise ValueError(
+                    f"mixture has {unknown[0]!r} beside domains or shares; expected temperature or unimax, domains and "
+                    "shares; or each domain with its share"
+                )
+            rule = {key: value for key, value in mixture.items() if key != "shares"}
+            data = {**data, "mixture": mixture.get("shares", {}), "rest": rule}
         size = data.get("tokens_per_step")
         if not isinstance(size, dict):
             return data
@@ -167,7 +181,25 @@ class PhaseConfig(Section):
         if ramp := written.pop("ramp", None):
             others = {key: value for key, value in ramp.items() if key != "start" and value is not None}
             written["tokens_per_step"] = {"from": ramp["start"], "to": written["tokens_per_step"], **others}
+        if rest := written.pop("rest", None):
+            rule = {key: value for key, value in rest.items() if value is not None}
+            written["mixture"] = {**rule, "shares": written["mixture"]}
         return written
+
+    @model_validator(mode="after")
+    def _rest_remains(self) -> "PhaseConfig":
+        if self.rest is None:
+            return self
+        if both := sorted(set(self.mixture) & set(self.rest.domains)):
+            raise ValueError(
+                f"phase {self.name}: {both[0]} has a share in the mixture and is among its domains; keep one"
+            )
+        fixed = math.fsum(self.mixture.values())
+        if not 0 <= fixed < 1:
+            raise ValueError(
+                f"phase {self.name}: fixed shares sum to {fixed:.6g} and leave {', '.join(self.rest.domains)} none"
+            )
+        return self
 
     @model_validator(mode="after")
     def _whole_sequences_and_steps(self) -> "PhaseConfig":

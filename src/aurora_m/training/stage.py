@@ -32,6 +32,7 @@ from .guardian import Guardian
 from .last_rate import read_last_rate
 from .ledger import heldout_domains, ledger_rows, read_base_bits, score_heldout, write_base_bits, write_ledger
 from .loss_weights import ignored_tokens
+from .mixtures import epoch_tokens, mixture_words, resolve_mixture
 from .optimizer import build_optimizer
 from .parallel import check_model, check_phase, parallelize
 from .pipelining import Pipeline
@@ -88,6 +89,7 @@ def _train(
     ranks: Ranks,
 ) -> dict[str, Any]:
     facts = read_json(tokens / "tokens.json")
+    config = resolve_mixtures(config, epoch_tokens(facts), progress)
     check_phases(config, facts)
     base_rate = read_last_rate(base_folder) if base_folder and config.phases[0].lr.needs_last else None
     segments = build_segments(config.phases, base_rate)
@@ -293,6 +295,15 @@ def choose_attention(
     return "auto"
 
 
+def resolve_mixtures(config: TrainConfig, available: dict[str, int], progress: Progress) -> TrainConfig:
+    """The section with every mixture as shares; those dealt by a rule are said. Raises as `resolve_mixture`."""
+    phases = [resolve_mixture(phase, available) for phase in config.phases]
+    for written, phase in zip(config.phases, phases, strict=True):
+        if phase is not written:
+            progress.say(f"phase {phase.name} takes {mixture_words(phase, available)}")
+    return config.model_copy(update={"phases": phases})
+
+
 def check_phases(config: TrainConfig, facts: dict[str, Any]) -> None:
     """Checks the phases against the tokens there are.
 
@@ -326,7 +337,8 @@ def warn_of_epochs(config: TrainConfig, facts: dict[str, Any], progress: Progres
     for phase in config.phases:
         for domain, share in phase.mixture.items():
             planned[domain] = planned.get(domain, 0.0) + share * phase.step_tokens
-    epochs = {domain: tokens / facts["domains"][domain]["train"]["tokens"] for domain, tokens in planned.items()}
+    available = epoch_tokens(facts)
+    epochs = {domain: tokens / available[domain] for domain, tokens in planned.items()}
     many = [f"{domain} {count:.1f}" for domain, count in epochs.items() if count > _MANY_EPOCHS]
     if many:
         progress.say(f"warning: more than {_MANY_EPOCHS} epochs over {', '.join(many)}; more text would teach more")
