@@ -183,7 +183,7 @@ def test_a_recipe_written_out_reads_back_the_same(recipe_file, tmp_path):
     assert Recipe.load(tmp_path / "copy.yaml") == recipe
 
 
-@pytest.mark.parametrize("name", ["quickstart", "docs-corpus", "aurora-m-15b"])
+@pytest.mark.parametrize("name", ["quickstart", "docs-corpus", "aurora-m-15b", "aurora-m-15b-guarded"])
 def test_the_recipes_we_ship_are_valid_and_explained(name, tmp_path):
     recipe = Recipe.load(REPOSITORY / "recipes" / f"{name}.yaml")
     console = Console(file=io.StringIO(), width=160)
@@ -249,6 +249,18 @@ def test_paths_of_models_are_those_beside_the_recipe(recipe_file):
         Recipe.load(recipe_file)
 
 
+def test_the_guarded_15b_is_the_papers_but_for_its_guardrails():
+    published, guarded = (
+        Recipe.load(REPOSITORY / "recipes" / f"{name}.yaml").model_dump()
+        for name in ("aurora-m-15b", "aurora-m-15b-guarded")
+    )
+    assert published["train"].pop("guardrails") is None
+    assert guarded["train"].pop("guardrails")["budget"] == {"en": 0.01, "code": 0.01}
+    for recipe in (published, guarded):
+        del recipe["name"], recipe["description"], recipe["release"]
+    assert published == guarded
+
+
 def explained(recipe_file, run, *changes) -> str:
     console = Console(file=io.StringIO(), width=400)
     console.print(explain_recipe(Recipe.load(recipe_file, list(changes)), run))
@@ -288,7 +300,7 @@ def test_a_mixture_by_rule_is_explained_once_there_are_tokens(recipe_file, tmp_p
     recipe = Recipe.load(recipe_file, [rule])
     (tmp_path / "copy.yaml").write_text(recipe.to_yaml())
     assert Recipe.load(tmp_path / "copy.yaml") == recipe
-    with pytest.raises(RecipeError, match=r"line 31: train.phases.1.*mixture names an unknown domain 'noten'"):
+    with pytest.raises(RecipeError, match=r"phase CAP: the mixture names an unknown domain 'noten'"):
         Recipe.load(recipe_file, [rule.replace("notes", "noten")])
     with pytest.raises(RecipeError, match="phase CAP: loss.weights: domain 'noten' is not among the domains"):
         Recipe.load(recipe_file, ["train.phases.CAP.loss.weights={noten: 0}"])

@@ -20,7 +20,7 @@ def resolve_shares(
     """
     if missing := [domain for domain in rule.domains if not available.get(domain)]:
         raise RecipeError(
-            f"phase {phase}: domain '{missing[0]}' has no training tokens; give it sources or leave it out of the mixture"
+            f"phase {phase}: domain '{missing[0]}' has no training tokens; give it sources or leave it out"
         )
     rest = 1.0 - math.fsum(shares.values())
     sizes = {domain: available[domain] for domain in rule.domains}
@@ -32,9 +32,9 @@ def resolve_shares(
         if dealt is None:
             most = rule.unimax * sum(sizes.values())
             raise RecipeError(
-                f"phase {phase}: {rule.unimax:g} epochs of {', '.join(sizes)} are {format_count(most)} tokens, and unimax "
-                f"has {format_count(rest * tokens)} to deal to them; allow more epochs, give other domains fixed shares, "
-                "or the phase fewer tokens"
+                f"phase {phase}: {rule.unimax:g} epochs of {', '.join(sizes)} are {format_count(most)} tokens, and "
+                f"unimax has {format_count(rest * tokens)} to deal to them; allow more epochs, give other domains "
+                "fixed shares, or the phase fewer tokens"
             )
     return {**shares, **{domain: rest * share for domain, share in dealt.items()}}
 

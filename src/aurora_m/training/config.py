@@ -99,8 +99,8 @@ class PhaseConfig(Section):
     """A span of training: its tokens, whom they go to, and its learning-rate segment.
 
     `tokens_per_step` is a number, or `{from, to, over}` (and `by`): then it is kept as `to`, and `ramp` leads there.
-    `mixture` is shares that sum to 1, or `{temperature, domains, shares}`, or `{unimax, domains, shares}`: then `mixture`
-    keeps the shares, and `rest` is how what they leave is dealt, once it is known what the domains hold.
+    `mixture` is shares that sum to 1, or `{temperature, domains, shares}`, or `{unimax, domains, shares}`: then the
+    shares are kept as such, and `rest` is how what they leave is dealt, once it is known what the domains hold.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=60)
