@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .job import is_main_process, world_size
     from .launch import Job, check_job, submit, write_script
     from .ledger import HeldoutScore, heldout_domains, score_heldout
+    from .mixtures import epoch_tokens, resolve_mixture
     from .optimizer import build_optimizer
     from .parallel import build_mesh, check_model, parallelize
     from .parallel_loss import decoder_loss
@@ -74,6 +75,7 @@ __all__ = [
     "decoder_loss",
     "describe_plan",
     "describe_probe",
+    "epoch_tokens",
     "find_device",
     "fingerprint_large",
     "flop_per_token",
@@ -88,6 +90,7 @@ __all__ = [
     "plan_to_json",
     "plan_training",
     "probe",
+    "resolve_mixture",
     "resolve_precision",
     "resume",
     "run_phase",
@@ -142,7 +145,9 @@ __getattr__ = lazy_exports(
         "fingerprint_large": "chain",
         "heldout_domains": "ledger",
         "leave_out_quarantined": "rollback",
+        "epoch_tokens": "mixtures",
         "pick_device": "device",
+        "resolve_mixture": "mixtures",
         "resolve_precision": "device",
         "resume": "state",
         "run_phase": "trainer",

@@ -81,7 +81,7 @@ class Guardrails:
         self, config: GuardrailsConfig, phase: PhaseConfig, segment: Segment, start: int, prior: Prior = DEFAULT_PRIOR
     ) -> None:
         self.config, self.phase, self.prior = config, phase, prior
-        self.start, self.end = start, start + phase.steps * phase.tokens_per_step
+        self.start, self.end = start, start + phase.step_tokens
         self._rates = RateCourse(segment, start, self.end)
 
     def decide(
