@@ -108,7 +108,7 @@ def guarded_phase(config: TrainConfig) -> tuple[PhaseConfig, Segment, int]:
     for phase, segment in zip(config.phases, build_segments(config.phases), strict=True):
         if phase.name != "base" and not set(phase.mixture) <= set(config.guardrails.budget):
             return phase, segment, start
-        start += phase.steps * phase.tokens_per_step
+        start += phase.step_tokens
     raise RecipeError("probe finds no phase that trains anything but guarded domains; there is nothing to forget for")
 
 
@@ -153,7 +153,7 @@ def trial_phase(
 def segment_rates(phase: PhaseConfig) -> tuple[float, float]:
     """A phase's highest and last rate."""
     segment = segment_of(phase)
-    return segment.peak, segment.rate(phase.steps * phase.tokens_per_step)
+    return segment.peak, segment.rate(phase.step_tokens)
 
 
 def _run(
@@ -167,7 +167,7 @@ def _run(
     progress: Progress,
 ) -> dict[str, Any]:
     """A trial's ledger, from its file where it was run before. Weights and checkpoints are not kept."""
-    count = trial.steps * trial.tokens_per_step
+    count = trial.step_tokens
     tried = config.model_copy(
         update={
             "phases": [trial],
@@ -207,11 +207,11 @@ def choose(
     factors: Sequence[float],
 ) -> list[Choice]:
     """A choice for each factor of the rate, those that hold all budgets first, of these the one that learns most."""
-    whole = RateCourse(segment, start, start + phase.steps * phase.tokens_per_step)
+    whole = RateCourse(segment, start, start + phase.step_tokens)
     guarded = list(guardrails.budget)
     standings = {domain: _stand(domain, guarded, results, whole) for domain in guarded}
     learning = LearningCurve.fit(results, guarded, whole)
-    rest = whole.between(whole.points(start, start + phase.steps * phase.tokens_per_step, []))
+    rest = whole.between(whole.points(start, start + phase.step_tokens, []))
     choices = []
     for factor in factors:
         shares = _least_shares(guardrails, standings, rest, factor)
@@ -249,7 +249,7 @@ def _stand(domain: str, guarded: list[str], results: list[dict[str, Any]], whole
 def _trial_course(
     trial: PhaseConfig, whole: RateCourse, places: list[int], guarded: list[str], domain: str | None
 ) -> tuple[Course, np.ndarray]:
-    count = trial.steps * trial.tokens_per_step
+    count = trial.step_tokens
     rates = RateCourse(segment_of(trial), 0, count, unit=whole)
     points = rates.points(0, count, places)
     progress, rate = rates.between(points)
