@@ -7,6 +7,7 @@ from .config import FimConfig, SpecialTokens, TokenizerConfig, TokenizerTrainCon
 
 if TYPE_CHECKING:
     from .batches import Batch, HeldoutBatch, HeldoutBatches, TrainBatches, heldout_batches
+    from .lasting import LastingDocuments, keep_heldout, renumber
     from .mixture import Mixture, check_shares
     from .shards import DomainTokens, Shard, ShardWriter
     from .stage import tokenize
@@ -21,6 +22,7 @@ __all__ = [
     "FimConfig",
     "HeldoutBatch",
     "HeldoutBatches",
+    "LastingDocuments",
     "Mixture",
     "Shard",
     "ShardWriter",
@@ -31,7 +33,9 @@ __all__ = [
     "TrainBatches",
     "check_shares",
     "heldout_batches",
+    "keep_heldout",
     "load_tokenizer",
+    "renumber",
     "tokenize",
 ]
 
@@ -43,6 +47,9 @@ __getattr__ = lazy_exports(
         "DomainTokens": "shards",
         "HeldoutBatch": "batches",
         "HeldoutBatches": "batches",
+        "LastingDocuments": "lasting",
+        "keep_heldout": "lasting",
+        "renumber": "lasting",
         "Mixture": "mixture",
         "Shard": "shards",
         "ShardWriter": "shards",

@@ -4,8 +4,8 @@ It knows nothing of mixtures or languages: any source of batches will do, so sup
 """
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -56,8 +56,10 @@ class Loop:
     """How the model was built; it tells how many sequences fit at once."""
     measure: Callable[[TrainingState], None] | None = None
     measure_every: int | None = None
-    begin: Callable[[PhaseConfig], None] | None = None
-    """Turns the batches to a phase that has not begun."""
+    begin: Callable[[TrainingState, PhaseConfig], None] | None = None
+    """Turns the batches to a phase that begins, or goes on."""
+    branches: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    """By phase, the tokens of the run at which other phases branch from it: checkpoints are written there, and kept."""
     trackers: Trackers | None = None
 
 
@@ -80,8 +82,8 @@ def run_phase(state: TrainingState, phase: PhaseConfig, segment: Segment, loop: 
         loop.progress.task(phase.name, total=remaining * phase.tokens_per_step, unit="tokens") as task,
     ):
         while state.phase_step < phase.steps:
-            if state.phase_step == 0 and loop.begin is not None:
-                loop.begin(phase)
+            if loop.begin is not None:
+                loop.begin(state, phase)
             with Feed(state.batches, phase.sequences_per_step, phase.steps - state.phase_step) as feed:
                 goes_on = _run_steps(state, phase, segment, loop, fingerprint, feed, stop, task)
             if not goes_on:
@@ -141,7 +143,10 @@ def _run_steps(
             _note(queued, state, metrics)
         last = state.phase_step == phase.steps
         measures = loop.measure and (last or _is_due(state.tokens, phase.tokens_per_step, loop.measure_every))
-        due, stops = _is_due(state.tokens, phase.tokens_per_step, loop.checkpoint.every), ranks.any(stop.asked)
+        branches = loop.branches.get(phase.name, ())
+        due = _is_due(state.tokens, phase.tokens_per_step, loop.checkpoint.every)
+        due = due or any(0 <= state.tokens - tokens < phase.tokens_per_step for tokens in branches)
+        stops = ranks.any(stop.asked)
         state.writer.check()
         state.meter.sample()
         queued = step
@@ -164,7 +169,7 @@ def _run_steps(
             if not last:
                 state.take_energy()
             state.metrics_position = metrics.position
-            saved = state.save(loop.out, fingerprint, loop.checkpoint, feed.state, wait=last or stops)
+            saved = state.save(loop.out, fingerprint, loop.checkpoint, feed.state, branches, wait=last or stops)
             if stops:
                 scheduled = ranks.any(stop.exit_code != 0)  # the signal may have reached one of them
                 raise StoppedByUser(
@@ -282,6 +287,8 @@ def _phase_row(state: TrainingState, phase: PhaseConfig, final_loss: float | Non
         "sequence_length": phase.sequence_length,
         "tokens_per_step": phase.tokens_per_step,
         "mixture": phase.mixture,
+        "mixtures": [entry for entry in getattr(state.batches, "history", []) if entry["phase"] == phase.name],
+        **({"began_at": state.began_at} if phase.from_ else {}),
         "tokens_by_domain": dict(state.phase_tokens_by_domain),
         "epochs_by_domain": getattr(state.batches, "epochs", {}),
         "final_loss": final_loss,
