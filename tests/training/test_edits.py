@@ -37,12 +37,12 @@ def out(stopped, tmp_path):
     return shutil.copytree(stopped, tmp_path / "out")
 
 
-def stop_at(step: int, tokens, out, config=None) -> Heard:
+def stop_at(step: int, tokens, out, config=None, phase=None) -> Heard:
     heard, count = Heard(), TrainingState.count
 
     def count_and_stop(self, *arguments):
         count(self, *arguments)
-        if self.step == step:
+        if self.step == step and phase in (None, self.phase):
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(StoppedByUser):
