@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -64,6 +64,8 @@ class _Stage:
     config: dict[str, Any]
     inputs: Callable[[], dict[str, str]]
     work: Callable[[Path, Progress], dict[str, Any]]
+    foresee: Callable[[], list[str]] = list
+    """What is to be said of the work beforehand, in lines."""
 
 
 def run(
@@ -141,10 +143,12 @@ def plan_stages(
         if only not in (None, stage.name):
             continue
         if redo_reason:
-            plans.append(StagePlan(stage.name, "run", redo_reason))
+            plans.append(StagePlan(stage.name, "run", "; ".join([redo_reason, *stage.foresee()])))
             continue
         try:
             plan = _plan(stage, folder, forced=stage.name == from_stage)
+            if plan.action in ("run", "redo") and stage.name != from_stage:
+                plan = replace(plan, reason="; ".join([plan.reason, *stage.foresee()]))
         except AuroraError as error:
             plan = StagePlan(stage.name, "blocked", str(error))
         plans.append(plan)
@@ -334,7 +338,11 @@ def _stages(recipe: Recipe, folder: Path) -> list[_Stage]:
         _Stage("curate", {**curate_config, **domains, **seed}, curate_inputs, curate),
         _Stage("tokenize", {**tokenizer_config, **seed}, lambda: follows("curate") | base_inputs(), tokenize),
         _Stage(
-            "train", {**train_config, "base": base_config, **seed}, lambda: follows("tokenize") | base_inputs(), train
+            "train",
+            {**train_config, "base": base_config, **seed},
+            lambda: follows("tokenize") | base_inputs(),
+            train,
+            lambda: training.foresee(recipe.train, recipe.seed, path["train"]),
         ),
         _Stage("align", {**dump["align"], **seed}, lambda: follows("train") | _prompt_inputs(recipe.align.data), align),
         _Stage("evaluate", dump["evaluate"], lambda: follows("align") | _prompt_inputs(recipe.align.data), evaluate),

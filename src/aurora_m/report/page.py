@@ -32,7 +32,7 @@ def write_report(run: Path, out: Path) -> Path:
 
 
 def _content(facts: RunFacts) -> dict[str, Any]:
-    points = read_points(facts.run / "train" / "metrics.jsonl")
+    points = read_points(facts.run / "train" / "metrics.jsonl", line=facts.line)
     return {
         "head": headline(facts),
         "order": {domain: number for number, domain in enumerate(facts.domains)},

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from .ranks import Ranks, open_crew
     from .rollback import leave_out_quarantined
     from .schedule import build_segments, segment_of
-    from .stage import train
+    from .stage import foresee, train
     from .state import TrainingState, resume
     from .telemetry import MetricsFile
     from .trackers import check_trackers
@@ -73,6 +73,7 @@ __all__ = [
     "find_device",
     "fingerprint_large",
     "flop_per_token",
+    "foresee",
     "heldout_domains",
     "is_main_process",
     "known_device",
@@ -102,6 +103,7 @@ __getattr__ = lazy_exports(
         "Device": "devices",
         "find_device": "devices",
         "flop_per_token": "costs",
+        "foresee": "stage",
         "known_device": "devices",
         "Job": "launch",
         "check_job": "launch",

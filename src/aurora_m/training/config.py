@@ -88,7 +88,9 @@ class PhaseConfig(Section):
     def origin(self) -> Origin | None:
         """What `from` says."""
         match = _ORIGIN_PATTERN.fullmatch(self.from_ or "")
-        return Origin(match["phase"], match["tokens"] and parse_count(match["tokens"])) if match else None
+        if match is None:
+            return None
+        return Origin(match["phase"], None if match["tokens"] is None else parse_count(match["tokens"]))
 
     @property
     def step_tokens(self) -> int:

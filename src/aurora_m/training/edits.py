@@ -69,6 +69,15 @@ def foresee_edits(
     return list(edits.values())
 
 
+def describe_edits(edits: list[Edit]) -> list[str]:
+    """What there is to say of them before anything runs."""
+    return [
+        f"phase {edit.phase} is trained again ({edit.words})" if edit.fate == "redone" else edit.words
+        for edit in edits
+        if edit.words
+    ]
+
+
 def settle_edits(
     config: TrainConfig, start: dict[str, Any], out: Path, data: Mapping[str, str], progress: Progress
 ) -> list[Edit]:

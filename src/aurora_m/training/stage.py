@@ -23,13 +23,13 @@ from aurora_m.tokens import LastingDocuments, TrainBatches, check_shares
 from aurora_m.workspace import DataError, Progress, RecipeError, read_json, write_json
 
 from .activation_checkpointing import checkpoint_activations
-from .chain import Chain, chain_fingerprints, fingerprint_large, mark_phase
+from .chain import Chain, chain_fingerprints, fingerprint_large, mark_phase, read_mark
 from .checkpoint import checkpoint_folder
 from .config import PhaseConfig, TrainConfig, planned_tokens
 from .course import Course
 from .device import pick_device, resolve_precision
 from .documents import fingerprint_documents, forget_documents, keep_documents, trained_on
-from .edits import begin_mark, is_finished, newest_record, settle_edits
+from .edits import begin_mark, describe_edits, foresee_edits, is_finished, newest_record, settle_edits
 from .energy import add_joules, describe_energy, open_meter
 from .float8 import check_float8, multiply_in_float8
 from .guardian import Guardian
@@ -454,6 +454,16 @@ def run_start(
         "base": fingerprint_large(base_folder) if base_folder else base.model_dump(mode="json"),
         "tokenizer": fingerprint_large(tokens / "tokenizer", ("tokenizer.json",)),
     }
+
+
+def foresee(config: TrainConfig, seed: int, out: Path) -> list[str]:
+    """What running would do with phases that have changed, one line each, without base and tokens at hand.
+
+    Base, tokenizer and documents are taken to be those that the phases were trained with.
+    """
+    marks = (read_mark(out, phase.name) for phase in config.phases)
+    start = next((mark["settings"]["start"] for mark in marks if "settings" in mark), None)
+    return [] if start is None else describe_edits(foresee_edits(config, start | start_settings(config, seed), out))
 
 
 def start_settings(config: TrainConfig, seed: int) -> dict[str, Any]:
