@@ -92,6 +92,10 @@ class Course:
         """The ledger of all phases: the state's own, and what finished ones measured that it does not come from."""
         return self._together(own, (record["ledger"] for record in self.finished.values()), ("phase", "step", "domain"))
 
+    def decisions(self, own: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The guardrails' decisions in all phases, in the same way."""
+        return self._together(own, (end.get("decisions", []) for end in self.finished.values()), ("phase", "step"))
+
     def mixtures(self) -> list[dict[str, Any]]:
         """Every mixture of all phases, in the same way."""
         others = (record["batches"].get("history", []) for record in self.finished.values())

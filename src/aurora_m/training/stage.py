@@ -39,6 +39,7 @@ from .parallel import check_model, check_phase, parallelize
 from .pipelining import Pipeline
 from .ranks import Ranks, open_ranks
 from .state import TrainingState
+from .steering import check_guarded, open_steering, refuse_given_up, write_decisions
 from .telemetry import MetricsFile
 from .trackers import Trackers, check_trackers
 from .trainer import Loop, export_model, run_phase
@@ -168,6 +169,19 @@ def _train(
             trackers.ledger(rows)
         if ranks.is_main:
             write_ledger(course.rows(state.ledger), out / "ledger.parquet")
+            write_json(out / "mixtures.json", course.mixtures())
+
+    steer = None
+    if config.guardrails:
+        trained = [name for name, splits in facts["domains"].items() if splits["train"]["tokens"]]
+        check_guarded(config.guardrails, domains, trained)
+        if phase is not None and state.phase == phase.name:
+            refuse_given_up(state, config.guardrails, config.phases)
+        steer = open_steering(
+            config.guardrails, batches, reference_step, out, progress, ranks.is_main, course.decisions
+        )
+        if ranks.is_main:
+            write_decisions(course.decisions(state.decisions), out)
 
     later_references: list[dict[str, Any]] = []
 
@@ -213,6 +227,7 @@ def _train(
         activation_checkpointing=config.activation_checkpointing,
         measure=measure,
         measure_every=config.ledger.every,
+        steer=steer,
         begin=begin,
         branches=course.branches(),
         trackers=trackers,
@@ -231,6 +246,7 @@ def _train(
     ends = [course.finished[phase.name] for phase in config.phases]
     if ranks.is_main:
         write_ledger(course.rows(state.ledger), out / "ledger.parquet")
+        write_json(out / "mixtures.json", course.mixtures())
     joules: dict[str, float] = {}
     for end in ends:
         add_joules(joules, [end.get("phase_joules", {})])
