@@ -122,7 +122,7 @@ def _run_stages(
         write_json(folder / "recipe.json", recipe.model_dump(mode="json"))
         write_text(folder / "recipe.yaml", recipe.to_yaml())
         forced = False
-        for stage in _stages(recipe, folder):
+        for stage in _stages(recipe, folder, keeps_tokenizer=from_stage not in ("curate", "tokenize")):
             forced = forced or stage.name == from_stage
             if only is None or stage.name == only:
                 _run_stage(stage, folder, forced, progress, call)
@@ -231,8 +231,11 @@ def _set_aside(out: Path) -> None:
 # The stages of this house, each: its section of the recipe, what it reads, what it does.
 
 
-def _stages(recipe: Recipe, folder: Path) -> list[_Stage]:
-    """The six stages bound to a recipe and a run folder."""
+def _stages(recipe: Recipe, folder: Path, *, keeps_tokenizer: bool = True) -> list[_Stage]:
+    """The six stages bound to a recipe and a run folder.
+
+    `keeps_tokenizer`: other documents train no other tokenizer while a model is under way with it.
+    """
     path = {name: folder / FOLDERS[name] for name in STAGES}
     dump = recipe.model_dump(mode="json")
 
@@ -277,6 +280,7 @@ def _stages(recipe: Recipe, folder: Path) -> list[_Stage]:
             path["curate"],
             out,
             base_folder=_base_folder(recipe),
+            kept_tokenizer=_tokenizer_in_use(recipe, folder) if keeps_tokenizer else None,
             seed=recipe.seed,
             progress=progress,
         )
@@ -380,6 +384,16 @@ def final_models(folder: Path) -> dict[str, Path]:
         "trained": train / trained["final_model"],
         "aligned": align / aligned["final_model"],
     }
+
+
+def _tokenizer_in_use(recipe: Recipe, folder: Path) -> Path | None:
+    """The tokenizer that the tokenize stage made last, where a training is under way with it and its settings stay."""
+    manifest = load_manifest(folder, "tokenize")
+    settings = recipe.tokenizer.model_dump(mode="json", include={"train", "special"})
+    same = manifest is not None and {key: manifest.config.get(key) for key in settings} == settings
+    tokenizer = folder / FOLDERS["tokenize"] / "tokenizer"
+    under_way = training.is_under_way(recipe.train, recipe.seed, folder / FOLDERS["train"])
+    return tokenizer if same and under_way and tokenizer.is_dir() else None
 
 
 def _without_folders(files: list[dict[str, Any]]) -> list[dict[str, Any]]:

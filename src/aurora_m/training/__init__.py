@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from .ranks import Ranks, open_crew
     from .rollback import leave_out_quarantined
     from .schedule import build_segments, segment_of
-    from .stage import foresee, train
+    from .stage import foresee, is_under_way, train
     from .state import TrainingState, resume
     from .telemetry import MetricsFile
     from .trackers import check_trackers
@@ -76,6 +76,7 @@ __all__ = [
     "foresee",
     "heldout_domains",
     "is_main_process",
+    "is_under_way",
     "known_device",
     "leave_out_quarantined",
     "open_crew",
@@ -128,6 +129,7 @@ __getattr__ = lazy_exports(
         "clip_gradients": "gradients",
         "decoder_loss": "parallel_loss",
         "is_main_process": "job",
+        "is_under_way": "stage",
         "open_crew": "ranks",
         "parallelize": "parallel",
         "world_size": "job",

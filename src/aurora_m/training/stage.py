@@ -29,7 +29,7 @@ from .config import PhaseConfig, TrainConfig, planned_tokens
 from .course import Course
 from .device import pick_device, resolve_precision
 from .documents import fingerprint_documents, forget_documents, keep_documents, trained_on
-from .edits import begin_mark, describe_edits, foresee_edits, is_finished, newest_record, settle_edits
+from .edits import Edit, begin_mark, describe_edits, foresee_edits, is_finished, newest_record, settle_edits
 from .energy import add_joules, describe_energy, open_meter
 from .float8 import check_float8, multiply_in_float8
 from .guardian import Guardian
@@ -477,9 +477,19 @@ def foresee(config: TrainConfig, seed: int, out: Path) -> list[str]:
 
     Base, tokenizer and documents are taken to be those that the phases were trained with.
     """
+    return describe_edits(_foreseen(config, seed, out))
+
+
+def is_under_way(config: TrainConfig, seed: int, out: Path) -> bool:
+    """Whether a training that has begun has something left to do by this recipe that it would go on to."""
+    fates = [edit.fate for edit in _foreseen(config, seed, out)]
+    return ("finished" in fates and "new" in fates) or "goes on" in fates
+
+
+def _foreseen(config: TrainConfig, seed: int, out: Path) -> list[Edit]:
     marks = (read_mark(out, phase.name) for phase in config.phases)
     start = next((mark["settings"]["start"] for mark in marks if "settings" in mark), None)
-    return [] if start is None else describe_edits(foresee_edits(config, start | start_settings(config, seed), out))
+    return [] if start is None else foresee_edits(config, start | start_settings(config, seed), out)
 
 
 def start_settings(config: TrainConfig, seed: int) -> dict[str, Any]:
