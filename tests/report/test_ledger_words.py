@@ -94,4 +94,4 @@ def test_show_knows_steps_left_out_and_sets_of_one_document(tmp_path):
     assert "left out" in said(_step_table(tmp_path / "metrics.jsonl", "train"))
     run = make_run(tmp_path / "run")
     change_ledger(run, lambda row: row | {"stderr": None})
-    assert "±" not in said(_ledger_table(run / "train" / "ledger.parquet"))
+    assert "±" not in said(_ledger_table(read_facts(run).ledger, "Ledger"))

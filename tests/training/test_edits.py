@@ -8,7 +8,7 @@ import signal
 import numpy as np
 import pytest
 from tests.training.synthetic import EOD, VOCAB_SIZE, tiny_config, write_tokens
-from tests.training.test_stage import Heard, go, ledger, metrics
+from tests.training.test_stage import Heard, go, ledger, metrics, run_killed_at
 
 from aurora_m.tokens import ShardWriter
 from aurora_m.training import StoppedByUser
@@ -119,6 +119,19 @@ def test_stops_after_an_edit_change_no_bit(tokens, stopped, tmp_path, steps):
     go(tokens, outs[1], config)
     assert metrics(outs[0]) == metrics(outs[1]) and ledger(outs[0]) == ledger(outs[1])
     assert weights(outs[0]) == weights(outs[1])
+
+
+def test_kills_in_and_after_an_edit_change_no_bit(tokens, stopped, tmp_path):
+    new = shutil.copytree(tokens, tmp_path / "tokens")
+    add_documents(new, "cc", 20, first=True)
+    moments = [9, 28]
+    outs = [shutil.copytree(stopped, tmp_path / str(moment)) for moment in ["whole", *moments]]
+    config = "with_cap(mixture={'aa': 0.5, 'cc': 0.5})"
+    go(new, outs[0], with_cap(mixture={"aa": 0.5, "cc": 0.5}))
+    run_killed_at(moments, new, tmp_path, config, "from tests.training.test_edits import with_cap")
+    for out in outs[1:]:
+        assert metrics(out) == metrics(outs[0]) and ledger(out) == ledger(outs[0]) and weights(out) == weights(outs[0])
+        assert not (out / "superseded").exists()
 
 
 def test_a_dropped_domain_comes_back_where_it_was(tokens, stopped, tmp_path):

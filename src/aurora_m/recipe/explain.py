@@ -92,7 +92,7 @@ def _phase_table(recipe: Recipe) -> Table:
     for phase in recipe.train.phases:
         steps = max(1, round(phase.tokens / phase.tokens_per_step))
         table.add_row(
-            phase.name,
+            f"{phase.name} (from {phase.from_})" if phase.from_ else phase.name,
             format_count(phase.tokens),
             f"{steps:,} of {format_count(phase.tokens_per_step)} tokens",
             str(phase.sequence_length),
