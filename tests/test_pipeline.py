@@ -7,8 +7,8 @@ import signal
 from pathlib import Path
 
 import pytest
+from tests.heard import Heard
 from tests.small_run import leftovers, make_project, write_documents
-from tests.training.test_stage import Heard
 
 from aurora_m import AuroraError, Recipe, pipeline, run
 from aurora_m.pipeline import FOLDERS, STAGES, plan_stages

@@ -142,6 +142,12 @@ def test_an_unknown_language_names_the_known_ones(recipe_file):
     assert "'tlh' is not a known language" in message
 
 
+def test_an_unknown_threshold_names_its_line_and_the_nearest(recipe_file):
+    message = broken(recipe_file, "    rules: code\n", "    rules: code\n    thresholds: {longest_lines_max: 10}\n")
+    assert "line 7: domains.code" in message
+    assert "threshold 'longest_lines_max' is unknown" in message and "did you mean 'longest_line_max'?" in message
+
+
 def test_a_missing_recipe_is_one_message(tmp_path):
     with pytest.raises(RecipeError, match=r"recipe .*nowhere\.yaml does not exist"):
         Recipe.load(tmp_path / "nowhere.yaml")

@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 from tests.report.run_folder import BASE_BPB, DOMAINS, HOSTILE, LAST_BPB, make_run
 
+from aurora_m.release import read_facts
 from aurora_m.report import describe_ledger, draw_ledger
 from aurora_m.report.ledger_words import _course
 from aurora_m.report.standing import _ledger_table, _step_table

@@ -1,16 +1,23 @@
 """Phases that branch off another: from its end or its middle, side by side in one run, resumed bit for bit."""
 
+import io
+import math
 import shutil
 
 import pytest
+from rich.console import Console
+from tests.heard import Heard
 from tests.training.synthetic import tiny_config, write_tokens
 from tests.training.test_edits import stop_at, weights
-from tests.training.test_stage import Heard, go, ledger, metrics, run_killed_at
+from tests.training.test_stage import go, ledger, metrics, run_killed_at
 
+from aurora_m.release import phases_of_model, read_facts
+from aurora_m.report import describe_ledger, describe_run, write_report
+from aurora_m.report.metrics import read_points
 from aurora_m.training import TrainConfig, build_segments
 from aurora_m.training.checkpoint import list_checkpoints, read_record
 from aurora_m.training.config import planned_tokens
-from aurora_m.workspace import RecipeError, read_json
+from aurora_m.workspace import AuroraError, RecipeError, read_json, write_json
 
 
 def branched(*, without: tuple[str, ...] = (), checkpoint: dict | None = None, **changes) -> TrainConfig:
@@ -175,3 +182,45 @@ def test_branches_that_make_no_sense_are_refused(changes, message):
         branched(**changes)
     with pytest.raises(ValueError, match="final_phase 'CATS' is no phase; the phases are base, CAP"):
         tiny_config(final_phase="CATS")
+
+
+@pytest.fixture
+def run(whole, tmp_path):
+    """What the readers of a run need of one."""
+    shutil.copytree(whole, tmp_path / "run" / "train")
+    domains = {name: {"lang": None} for name in ("aa", "bb", "cc")}
+    recipe = {"name": "branchy", "domains": domains, "train": branched().model_dump(mode="json")}
+    write_json(tmp_path / "run" / "recipe.json", recipe)
+    return tmp_path / "run"
+
+
+def told(renderable) -> str:
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(renderable)
+    return console.export_text()
+
+
+def test_readers_follow_the_way_to_one_model(run):
+    facts = read_facts(run)
+    assert facts.line == {"base": 1536, "CAP": 3456, "CAT-c": math.inf} and list(facts.branches) == ["CAT-a", "CAT-b"]
+    assert {row["phase"] for row in facts.ledger} == {"base", "CAP", "CAT-c"}
+    other = read_facts(run, "CAT-a")
+    assert max(row["tokens"] for row in other.ledger if row["phase"] == "CAP") <= 2496
+    assert [(row["name"], row["tokens"]) for row in phases_of_model(other)] == [
+        ("base", 1536), ("CAP", 960), ("CAT-a", 768),
+    ]  # fmt: skip
+    points = read_points(run / "train" / "metrics.jsonl", line=other.line)
+    assert [point.tokens for point in points] == sorted(point.tokens for point in points)
+    assert {point.phase for point in points} == {"base", "CAP", "CAT-a"}
+
+
+def test_branches_are_told_and_drawn(run, tmp_path):
+    assert "Up to phase CAT-c; --phase shows another: CAT-a, CAT-b" in told(describe_ledger(run))
+    assert "branchy, CAT-a" in told(describe_ledger(run, phase="CAT-a"))
+    both = told(describe_ledger(run, phase="CAT-a", other_phase="CAT-b"))
+    assert "branchy, CAT-a and branchy, CAT-b" in both
+    with pytest.raises(AuroraError, match="phase 'CAT-x' has no measurements; those that have are base, CAP, CAT-a"):
+        describe_ledger(run, phase="CAT-x")
+    assert all(f"end of branch {name}" in told(describe_run(run)) for name in ("CAT-a", "CAT-b", "CAT-c"))
+    page = write_report(run, tmp_path / "page").read_text()
+    assert "CAT-b" in page and "begins at" in page

@@ -7,8 +7,9 @@ import signal
 
 import numpy as np
 import pytest
+from tests.heard import Heard
 from tests.training.synthetic import EOD, VOCAB_SIZE, tiny_config, write_tokens
-from tests.training.test_stage import Heard, go, ledger, metrics, run_killed_at
+from tests.training.test_stage import go, ledger, metrics, run_killed_at
 
 from aurora_m.tokens import ShardWriter
 from aurora_m.training import StoppedByUser
