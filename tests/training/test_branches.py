@@ -90,9 +90,8 @@ def test_a_branch_does_not_depend_on_its_siblings(tokens, whole, tmp_path):
     assert of_phase(metrics(tmp_path), "CAT-b") == of_phase(metrics(whole), "CAT-b")
 
 
-@pytest.mark.parametrize("steps", [[17, 20], [22, 24]])
-def test_stops_change_no_bit(tokens, whole, tmp_path, steps):
-    for step in steps:
+def test_stops_change_no_bit(tokens, whole, tmp_path):
+    for step in (20, 19, 24):  # in CAP behind the branch, in CAT-a, in CAT-c
         stop_at(step, tokens, tmp_path, branched())
     go(tokens, tmp_path, branched())
     assert metrics(tmp_path) == metrics(whole) and ledger(tmp_path) == ledger(whole)
