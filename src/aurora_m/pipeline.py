@@ -346,7 +346,7 @@ def _stages(recipe: Recipe, folder: Path, *, keeps_tokenizer: bool = True) -> li
             {**train_config, "base": base_config, **seed},
             lambda: follows("tokenize") | base_inputs(),
             train,
-            lambda: training.foresee(recipe.train, recipe.seed, path["train"]),
+            lambda: training.foresee(recipe.train, recipe.seed, path["tokenize"], path["train"]),
         ),
         _Stage("align", {**dump["align"], **seed}, lambda: follows("train") | _prompt_inputs(recipe.align.data), align),
         _Stage("evaluate", dump["evaluate"], lambda: follows("align") | _prompt_inputs(recipe.align.data), evaluate),
@@ -392,7 +392,8 @@ def _tokenizer_in_use(recipe: Recipe, folder: Path) -> Path | None:
     settings = recipe.tokenizer.model_dump(mode="json", include={"train", "special"})
     same = manifest is not None and {key: manifest.config.get(key) for key in settings} == settings
     tokenizer = folder / FOLDERS["tokenize"] / "tokenizer"
-    under_way = training.is_under_way(recipe.train, recipe.seed, folder / FOLDERS["train"])
+    places = folder / FOLDERS["tokenize"], folder / FOLDERS["train"]
+    under_way = training.is_under_way(recipe.train, recipe.seed, *places)
     return tokenizer if same and under_way and tokenizer.is_dir() else None
 
 
@@ -427,6 +428,39 @@ def _fingerprint_base(recipe: Recipe) -> str:
     if path.is_dir():
         return fingerprint_folder(path)
     return fingerprint([recipe.base.path, recipe.base.revision])
+
+
+def probe(recipe: Recipe, trials: training.Trials, *, runs: str | Path = "runs", progress: Progress) -> dict[str, Any]:
+    """Runs the short trials of `aurora-m probe` in the run's folder `probe/`, and returns what they say.
+
+    Corpora and tokens are made first where they are missing.
+
+    Raises:
+        RecipeError: no budget, or the base's own phase has not been trained yet.
+        AuroraError: as `run`.
+    """
+    folder = Path(runs).absolute() / recipe.name
+    for stage in ("curate", "tokenize"):
+        run(recipe, runs=runs, only=stage, progress=progress)
+    base_folder = _base_folder(recipe)
+    if base_folder is None:
+        base_folder = folder / FOLDERS["train"] / "base" / "model"
+        if not base_folder.exists():
+            raise RecipeError(
+                "probe continues a base, and this recipe trains its own, which is not there yet: run "
+                "`aurora-m train` up to the end of phase base first, or give base.path"
+            )
+    with lock_run(folder):
+        return training.probe(
+            recipe.train,
+            recipe.base,
+            folder / FOLDERS["tokenize"],
+            folder / "probe",
+            seed=recipe.seed,
+            base_folder=base_folder,
+            trials=trials,
+            progress=progress,
+        )
 
 
 def _base_folder(recipe: Recipe) -> Path | None:

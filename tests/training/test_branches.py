@@ -162,7 +162,7 @@ def test_the_model_that_goes_on_can_be_chosen(tokens, whole, tmp_path):
 def test_schedules_follow_the_branch():
     segments = build_segments(branched().phases)
     assert segments[3] == segments[1] and segments[2].start == 2400 and segments[4].start == 3456
-    assert build_segments(branched().phases, {"CAT-a": 2496})[2].start == 2496
+    assert build_segments(branched().phases, starts={"CAT-a": 2496})[2].start == 2496
     assert planned_tokens(branched().phases, "CAT-a") == {"base": 1536, "CAP": 864, "CAT-a": 768}
 
 

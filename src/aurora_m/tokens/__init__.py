@@ -3,12 +3,13 @@
 from typing import TYPE_CHECKING
 
 from ..workspace import lazy_exports
-from .config import FimConfig, SpecialTokens, TokenizerConfig, TokenizerTrainConfig
+from .config import FimConfig, MixtureRule, SpecialTokens, TokenizerConfig, TokenizerTrainConfig
 
 if TYPE_CHECKING:
     from .batches import Batch, HeldoutBatch, HeldoutBatches, TrainBatches, heldout_batches
     from .lasting import LastingDocuments, keep_heldout, renumber
     from .mixture import Mixture, check_shares
+    from .mixture_rules import resolve_shares
     from .shards import DomainTokens, Shard, ShardWriter
     from .stage import tokenize
     from .streams import DomainStream
@@ -24,6 +25,7 @@ __all__ = [
     "HeldoutBatches",
     "LastingDocuments",
     "Mixture",
+    "MixtureRule",
     "Shard",
     "ShardWriter",
     "SpecialTokens",
@@ -36,6 +38,7 @@ __all__ = [
     "keep_heldout",
     "load_tokenizer",
     "renumber",
+    "resolve_shares",
     "tokenize",
 ]
 
@@ -58,6 +61,7 @@ __getattr__ = lazy_exports(
         "check_shares": "mixture",
         "heldout_batches": "batches",
         "load_tokenizer": "tokenizer",
+        "resolve_shares": "mixture_rules",
         "tokenize": "stage",
     },
 )

@@ -30,9 +30,10 @@ class Course:
         state: TrainingState,
         batches: TrainBatches,
         progress: Progress,
+        base_rate: float | None = None,
     ) -> None:
         self._config, self._chain, self._out, self._progress = config, chain, out, progress
-        self._state, self._batches = state, batches
+        self._state, self._batches, self._base_rate = state, batches, base_rate
         self._links = dict(chain)
         self._parents = dict(zip((phase.name for phase in config.phases), parents(config.phases), strict=True))
         self.look()
@@ -78,7 +79,7 @@ class Course:
         inside = sum(state.phase_tokens_by_domain.values()) if state.phase == phase.name else 0
         starts[phase.name] = state.tokens - inside
         names = [one.name for one in self._config.phases]
-        return build_segments(self._config.phases, starts)[names.index(phase.name)]
+        return build_segments(self._config.phases, self._base_rate, starts)[names.index(phase.name)]
 
     def branches(self) -> dict[str, list[int]]:
         """By phase, the tokens of the run at which others branch from it."""

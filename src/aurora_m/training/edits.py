@@ -116,7 +116,7 @@ def fixed_settings(config: TrainConfig, start: dict[str, Any]) -> dict[str, dict
     """By phase, what cannot change without training it again: what it begins with, and how it is trained."""
     found = {}
     links = dict(chain_fingerprints(start, config.phases))
-    segments = build_segments(config.phases)
+    segments = build_segments(config.phases, start.get("base_rate"))
     for phase, parent, segment in zip(config.phases, parents(config.phases), segments, strict=True):
         rates = asdict(segment)
         if segment.decay == "constant":

@@ -33,11 +33,15 @@ from .edits import Edit, begin_mark, describe_edits, foresee_edits, is_finished,
 from .energy import add_joules, describe_energy, open_meter
 from .float8 import check_float8, multiply_in_float8
 from .guardian import Guardian
+from .last_rate import read_last_rate
 from .ledger import heldout_domains, ledger_rows, read_base_bits, score_heldout, write_base_bits, write_ledger
+from .loss_weights import ignored_tokens
+from .mixtures import epoch_tokens, mixture_words, resolve_mixture
 from .optimizer import build_optimizer
 from .parallel import check_model, check_phase, parallelize
 from .pipelining import Pipeline
 from .ranks import Ranks, open_ranks
+from .schedule import build_segments
 from .state import TrainingState
 from .steering import check_guarded, open_steering, refuse_given_up, write_decisions
 from .telemetry import MetricsFile
@@ -88,7 +92,10 @@ def _train(
     ranks: Ranks,
 ) -> dict[str, Any]:
     facts = read_json(tokens / "tokens.json")
+    config = resolve_mixtures(config, epoch_tokens(facts), progress)
     check_phases(config, facts)
+    base_rate = read_last_rate(base_folder) if base_folder and config.phases[0].lr.needs_last else None
+    build_segments(config.phases, base_rate)  # says what is wrong with them
     check_trackers(config.telemetry)
     warn_of_epochs(config, facts, progress)
 
@@ -108,6 +115,8 @@ def _train(
 
     # ---- what a changed recipe, or changed documents, mean for what is there
     start = run_start(config, base, base_folder, tokens, seed)
+    if base_rate is not None:
+        start["base_rate"] = base_rate
     with ranks.agreed():
         shards = settle(config, start, tokens, out, facts, progress) if ranks.is_main else {}
     shards = ranks.from_main(shards)
@@ -122,7 +131,7 @@ def _train(
     chain = chain_fingerprints(start, config.phases)
     reference = "base" if base_folder is None and config.phases[0].name == "base" else "initial"
     export_missing_models(state, out, chain, reference, tokens / "tokenizer", facts["tokenizer"]["eod_id"])
-    course = Course(config, chain, out, state, batches, progress)
+    course = Course(config, chain, out, state, batches, progress, base_rate)
     course.check_end()
     phase = course.next_phase()
     metrics = MetricsFile(out / "metrics.jsonl", writes=ranks.is_main)
@@ -231,6 +240,7 @@ def _train(
         begin=begin,
         branches=course.branches(),
         trackers=trackers,
+        ignored=ignored_tokens(config.phases, tokens / "tokenizer"),
     )
     with trackers or nullcontext():
         while phase is not None:
@@ -359,6 +369,15 @@ def choose_attention(
     return "auto"
 
 
+def resolve_mixtures(config: TrainConfig, available: dict[str, int], progress: Progress) -> TrainConfig:
+    """The section with every mixture as shares; those dealt by a rule are said. Raises as `resolve_mixture`."""
+    phases = [resolve_mixture(phase, available) for phase in config.phases]
+    for written, phase in zip(config.phases, phases, strict=True):
+        if phase is not written:
+            progress.say(f"phase {phase.name} takes {mixture_words(phase, available)}")
+    return config.model_copy(update={"phases": phases})
+
+
 def check_phases(config: TrainConfig, facts: dict[str, Any]) -> None:
     """Checks the phases against the tokens there are.
 
@@ -372,6 +391,14 @@ def check_phases(config: TrainConfig, facts: dict[str, Any]) -> None:
                 raise RecipeError(
                     f"phase {phase.name}: domain '{domain}' has no training tokens; give it sources or leave it out"
                 )
+        weights = phase.loss.weights if phase.loss else {}
+        if unknown := [domain for domain in weights if domain not in facts["domains"]]:
+            raise RecipeError(
+                f"phase {phase.name}: loss.weights names an unknown domain '{unknown[0]}'; "
+                f"the domains are {', '.join(facts['domains'])}"
+            )
+        if not any(share and weights.get(domain, 1.0) for domain, share in phase.mixture.items()):
+            raise RecipeError(f"phase {phase.name}: loss.weights is 0 for all its domains; nothing would be learned")
         try:
             check_shares(phase.name, phase.mixture, known)
         except ValueError as error:
@@ -381,6 +408,7 @@ def check_phases(config: TrainConfig, facts: dict[str, Any]) -> None:
 def warn_of_epochs(config: TrainConfig, facts: dict[str, Any], progress: Progress) -> None:
     """One line naming the domains that the phases up to any one of them will go through more than four times."""
     epochs: dict[str, float] = {}
+    available = epoch_tokens(facts)
     for last in config.phases:
         on_the_way = planned_tokens(config.phases, last.name)
         planned: dict[str, float] = {}
@@ -388,8 +416,7 @@ def warn_of_epochs(config: TrainConfig, facts: dict[str, Any], progress: Progres
             for domain, share in phase.mixture.items():
                 planned[domain] = planned.get(domain, 0.0) + share * on_the_way.get(phase.name, 0)
         for domain, tokens in planned.items():
-            count = tokens / facts["domains"][domain]["train"]["tokens"]
-            epochs[domain] = max(epochs.get(domain, 0.0), count)
+            epochs[domain] = max(epochs.get(domain, 0.0), tokens / available[domain])
     many = [f"{domain} {count:.1f}" for domain, count in epochs.items() if count > _MANY_EPOCHS]
     if many:
         progress.say(f"warning: more than {_MANY_EPOCHS} epochs over {', '.join(many)}; more text would teach more")
@@ -472,24 +499,32 @@ def run_start(
     }
 
 
-def foresee(config: TrainConfig, seed: int, out: Path) -> list[str]:
-    """What running would do with phases that have changed, one line each, without base and tokens at hand.
+def foresee(config: TrainConfig, seed: int, tokens: Path, out: Path) -> list[str]:
+    """What running would do with phases that have changed, one line each, without the base at hand.
 
     Base, tokenizer and documents are taken to be those that the phases were trained with.
     """
-    return describe_edits(_foreseen(config, seed, out))
+    return describe_edits(_foreseen(config, seed, tokens, out))
 
 
-def is_under_way(config: TrainConfig, seed: int, out: Path) -> bool:
+def is_under_way(config: TrainConfig, seed: int, tokens: Path, out: Path) -> bool:
     """Whether a training that has begun has something left to do by this recipe that it would go on to."""
-    fates = [edit.fate for edit in _foreseen(config, seed, out)]
+    fates = [edit.fate for edit in _foreseen(config, seed, tokens, out)]
     return ("finished" in fates and "new" in fates) or "goes on" in fates
 
 
-def _foreseen(config: TrainConfig, seed: int, out: Path) -> list[Edit]:
+def _foreseen(config: TrainConfig, seed: int, tokens: Path, out: Path) -> list[Edit]:
+    """The edits by what is known before the stages that come first; none where nothing was trained yet."""
     marks = (read_mark(out, phase.name) for phase in config.phases)
     start = next((mark["settings"]["start"] for mark in marks if "settings" in mark), None)
-    return [] if start is None else foresee_edits(config, start | start_settings(config, seed), out)
+    if start is None or not (tokens / "tokens.json").exists():
+        return []
+    available = epoch_tokens(read_json(tokens / "tokens.json"))
+    try:
+        phases = [resolve_mixture(phase, available) for phase in config.phases]
+    except RecipeError:  # a mixture by rule over a domain that is still to be tokenized
+        return []
+    return foresee_edits(config.model_copy(update={"phases": phases}), start | start_settings(config, seed), out)
 
 
 def start_settings(config: TrainConfig, seed: int) -> dict[str, Any]:
@@ -518,7 +553,8 @@ def export_missing_models(
         for folder in ranks.from_main(_without_model(out, name, fingerprint)):
             try:
                 state.load(folder)
-                export_model(state.model, out / name / "model", tokenizer, eod_id, ranks)
+                rate = state.finished[-1].get("final_lr")
+                export_model(state.model, out / name / "model", tokenizer, eod_id, ranks, rate)
             except DataError:
                 continue  # `resume` finds it damaged too, says so, and redoes what it must
 
