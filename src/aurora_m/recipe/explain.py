@@ -107,7 +107,7 @@ def _phase_table(recipe: Recipe) -> Table:
     table = Table("phase", "tokens", "steps", "sequence", "learning rate", title="Phases", title_justify="left")
     for number, phase in enumerate(recipe.train.phases):
         table.add_row(
-            phase.name,
+            f"{phase.name} (from {phase.from_})" if phase.from_ else phase.name,
             format_count(phase.tokens),
             _step_words(phase),
             str(phase.sequence_length),

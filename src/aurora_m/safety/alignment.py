@@ -82,7 +82,9 @@ def align(
     if not config.enabled:
         return _pass_on(source, out, progress)
 
-    data = open_data(config, trained["phases"][-1], tokens, seed)
+    final_phase = trained.get("final_phase", trained["phases"][-1]["name"])
+    last_phase = next(row for row in trained["phases"] if row["name"] == final_phase)
+    data = open_data(config, last_phase, tokens, seed)
     batches = data.batches
     phase = plan_phase(config, data, progress)
 

@@ -7,6 +7,7 @@ from .config import FimConfig, MixtureRule, SpecialTokens, TokenizerConfig, Toke
 
 if TYPE_CHECKING:
     from .batches import Batch, HeldoutBatch, HeldoutBatches, TrainBatches, heldout_batches
+    from .lasting import LastingDocuments, keep_heldout, renumber
     from .mixture import Mixture, check_shares
     from .mixture_rules import resolve_shares
     from .shards import DomainTokens, Shard, ShardWriter
@@ -22,6 +23,7 @@ __all__ = [
     "FimConfig",
     "HeldoutBatch",
     "HeldoutBatches",
+    "LastingDocuments",
     "Mixture",
     "MixtureRule",
     "Shard",
@@ -33,7 +35,9 @@ __all__ = [
     "TrainBatches",
     "check_shares",
     "heldout_batches",
+    "keep_heldout",
     "load_tokenizer",
+    "renumber",
     "resolve_shares",
     "tokenize",
 ]
@@ -46,6 +50,9 @@ __getattr__ = lazy_exports(
         "DomainTokens": "shards",
         "HeldoutBatch": "batches",
         "HeldoutBatches": "batches",
+        "LastingDocuments": "lasting",
+        "keep_heldout": "lasting",
+        "renumber": "lasting",
         "Mixture": "mixture",
         "Shard": "shards",
         "ShardWriter": "shards",

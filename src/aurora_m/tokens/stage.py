@@ -34,6 +34,7 @@ def tokenize(
     out: Path,
     *,
     base_folder: Path | None = None,
+    kept_tokenizer: Path | None = None,
     seed: int = 0,
     progress: Progress,
 ) -> dict[str, Any]:
@@ -41,7 +42,8 @@ def tokenize(
 
     The same documents give the same files, whatever the number of threads and the memory for shuffling. Memory does
     not grow with the corpus.
-    `base_folder` is the base checkpoint's, for a recipe that neither trains nor names a tokenizer.
+    `base_folder` is the base checkpoint's, for a recipe that neither trains nor names a tokenizer. `kept_tokenizer`
+    is one trained earlier, which is taken again instead of another being trained: a model is under way with it.
 
     Raises:
         RecipeError: the recipe's tokenizer does not exist, or there is none.
@@ -49,7 +51,13 @@ def tokenize(
     """
     started, cpu_started = time.monotonic(), time.process_time()
     domains = curated_domains(curated)
-    tokenizer = _make_tokenizer(config, curated, out / "tokenizer", base_folder, seed, progress)
+    if config.train and kept_tokenizer:
+        progress.say(
+            "  tokenize: the trained tokenizer stays: training has begun with it (--from tokenize trains anew)"
+        )
+        tokenizer = import_tokenizer(kept_tokenizer, config.special, out / "tokenizer")
+    else:
+        tokenizer = _make_tokenizer(config, curated, out / "tokenizer", base_folder, seed, progress)
     encoder = Encoder(tokenizer, _sample_texts(curated, domains))
     files = {(domain, split): curated_files(curated, domain, split) for domain in domains for split in _SPLITS}
     total = sum(text_bytes(path) for paths in files.values() for path in paths)
