@@ -101,7 +101,9 @@ def align(
     # ---- where the run stands
     start = {
         "model": fingerprint_large(source),
-        "tokens": fingerprint_large(tokens, ("tokenizer.json", *(("*.idx", "*.bin") if config.replay else ()))),
+        "tokens": fingerprint_large(
+            tokens, ("tokenizer.json", *(("*.idx", "*.bin", "*.weights.npy") if config.replay else ()))
+        ),
         "rows": [[prompt.instruction, prompt.response] for prompt in data.prompts],
         "template": INSTRUCTION_TEMPLATE,
         "phase": phase.model_dump(mode="json"),

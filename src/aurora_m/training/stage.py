@@ -402,7 +402,7 @@ def _start(config: TrainConfig, base: BaseConfig, base_folder: Path | None, toke
     return {
         "seed": seed,
         "base": fingerprint_large(base_folder) if base_folder else base.model_dump(mode="json"),
-        "tokens": fingerprint_large(tokens, ("*.idx", "*.bin", "tokenizer.json")),
+        "tokens": fingerprint_large(tokens, ("*.idx", "*.bin", "*.weights.npy", "tokenizer.json")),
         "optimizer": config.optimizer.model_dump(mode="json"),
         "fim": config.fim and config.fim.model_dump(mode="json"),
         "precision": config.precision,
