@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .parallel_loss import decoder_loss
     from .plan import parse_mesh, plan_training
     from .plan_words import describe_plan, plan_to_json
+    from .probe_words import describe_probe
     from .ranks import Ranks, open_crew
     from .rollback import leave_out_quarantined
     from .schedule import build_segments, segment_of
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from .telemetry import MetricsFile
     from .trackers import check_trackers
     from .trainer import Loop, run_phase
+    from .trials import Trials, probe
 
 
 __all__ = [
@@ -60,6 +62,7 @@ __all__ = [
     "TelemetryConfig",
     "TrainConfig",
     "TrainingState",
+    "Trials",
     "build_mesh",
     "build_optimizer",
     "build_segments",
@@ -71,6 +74,7 @@ __all__ = [
     "clip_gradients",
     "decoder_loss",
     "describe_plan",
+    "describe_probe",
     "epoch_tokens",
     "find_device",
     "fingerprint_large",
@@ -85,6 +89,7 @@ __all__ = [
     "pick_device",
     "plan_to_json",
     "plan_training",
+    "probe",
     "resolve_mixture",
     "resolve_precision",
     "resume",
@@ -112,6 +117,9 @@ __getattr__ = lazy_exports(
         "write_script": "launch",
         "parse_mesh": "plan",
         "plan_training": "plan",
+        "Trials": "trials",
+        "probe": "trials",
+        "describe_probe": "probe_words",
         "describe_plan": "plan_words",
         "plan_to_json": "plan_words",
         "Loop": "trainer",
