@@ -140,9 +140,8 @@ class _OpenShard:
         temporaries = [self._stack.enter_context(atomic_path(path)) for path in (self._idx_path, bin_path, docs_path)]
         self._idx_temporary = temporaries[0]
         self._bin = self._stack.enter_context(temporaries[1].open("wb", buffering=2**20))
-        self._parquet = self._stack.enter_context(
-            pq.ParquetWriter(temporaries[2], _STORED_DOCS_SCHEMA, compression="zstd")
-        )
+        parquet = pq.ParquetWriter(temporaries[2], _STORED_DOCS_SCHEMA, compression="zstd")
+        self._parquet = self._stack.enter_context(parquet)
 
     def extend(self, data: np.ndarray, lengths: np.ndarray, docs: pa.Table) -> None:
         self._bin.write(np.ascontiguousarray(data).data)
