@@ -50,6 +50,7 @@ from .prompts import Prompt, load_prompts, select_reviewed, shipped_prompt_files
 from .tuning import INSTRUCTION_TEMPLATE, ResponseBatches, encode_prompts
 
 PHASE = "SFT"
+_REPLAYED = ("*.idx", "*.bin", "*.weights.npy")
 
 
 def align(
@@ -103,7 +104,7 @@ def align(
     # ---- where the run stands
     start = {
         "model": fingerprint_large(source),
-        "tokens": fingerprint_large(tokens, ("tokenizer.json", *(("*.idx", "*.bin") if config.replay else ()))),
+        "tokens": fingerprint_large(tokens, ("tokenizer.json", *(_REPLAYED if config.replay else ()))),
         "rows": [[prompt.instruction, prompt.response] for prompt in data.prompts],
         "template": INSTRUCTION_TEMPLATE,
         "phase": phase.model_dump(mode="json"),

@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from itertools import islice
@@ -16,11 +16,12 @@ import pyarrow.compute as pc
 from aurora_m.workspace import Progress, RecipeError, Task, available_cores, fingerprint_file, write_json
 
 from .config import TokenizerConfig
-from .curated import curated_domains, curated_files, read_rows, text_bytes
+from .curated import curated_domains, curated_files, present_columns, read_rows, text_bytes
 from .encoder import Encoder
 from .shards import ShardWriter, docs_table, stored_dtype
 from .shuffle import DiskShuffle
 from .tokenizer import Tokenizer, import_tokenizer, train_tokenizer
+from .weighting import document_weights, stored_columns
 
 _COLUMNS = ["id", "text", "source", "lang"]
 _SPLITS = ("train", "heldout")
@@ -69,7 +70,8 @@ def tokenize(
         ThreadPoolExecutor(config.threads or available_cores()) as pool,
     ):
         for (domain, split), paths in files.items():
-            encoded = _encoded(paths, encoder, pool)
+            # Held-out text is measured, all of it alike.
+            encoded = _encoded(paths, encoder, pool, config.weights if split == "train" else [])
             shuffle = _make_shuffle(config, out / domain, split, tokenizer.vocab_size, paths, seed)
             counts[domain][split] = _write_split(out / domain, split, tokenizer.vocab_size, encoded, shuffle, task)
     result = {
@@ -122,23 +124,27 @@ class _Documents(NamedTuple):
     docs: pa.Table
 
 
-def _encoded(paths: list[Path], encoder: Encoder, pool: ThreadPoolExecutor) -> Iterator[_Documents]:
+def _encoded(
+    paths: list[Path], encoder: Encoder, pool: ThreadPoolExecutor, weights: Sequence[str] = ()
+) -> Iterator[_Documents]:
     """Documents in their order, encoded on all cores; a few batches are under way at a time, however long the files."""
     under_way: deque[Future[_Documents]] = deque()
     for path in paths:
-        for batch in read_rows(path, _COLUMNS):
-            under_way.append(pool.submit(_encode, encoder, batch))
+        columns = [*_COLUMNS, *(present_columns(path, stored_columns(weights)) if weights else ())]
+        for batch in read_rows(path, columns):
+            under_way.append(pool.submit(_encode, encoder, batch, weights))
             if len(under_way) > _BATCHES_UNDER_WAY:
                 yield under_way.popleft().result()
     while under_way:
         yield under_way.popleft().result()
 
 
-def _encode(encoder: Encoder, batch: pa.RecordBatch) -> _Documents:
+def _encode(encoder: Encoder, batch: pa.RecordBatch, weights: Sequence[str]) -> _Documents:
     texts = batch["text"].fill_null("").cast(pa.large_string())
     tokens, lengths = encoder.encode(texts)
     sizes = pc.call_function("binary_length", [texts])
-    return _Documents(tokens, docs_table([batch["id"], batch["source"], batch["lang"], sizes, lengths]))
+    columns = [batch["id"], batch["source"], batch["lang"], sizes, lengths]
+    return _Documents(tokens, docs_table(columns, document_weights(batch, weights)))
 
 
 def _write_split(
@@ -151,11 +157,17 @@ def _write_split(
             task.advance(int(docs["bytes"].to_numpy().sum(dtype=np.int64)), note=folder.name)
         for tokens, docs in shuffle.batches() if shuffle else ():
             writer.extend(tokens, docs)
+    weights = {
+        "tokens_per_epoch": round(writer.tokens_per_epoch),
+        "weighted_documents": writer.weighted,
+        "unread_documents": writer.unread,
+    }
     return {
         "documents": writer.documents,
         "bytes": writer.bytes,
         "tokens": writer.tokens,
         "tokens_per_byte": round(writer.tokens / writer.bytes, 4) if writer.bytes else None,
+        **(weights if writer.weighted else {}),
     }
 
 
