@@ -24,6 +24,7 @@ class RunFacts:
     curation: dict[str, Any] | None = None
     tokens: dict[str, Any] | None = None
     train: dict[str, Any] | None = None
+    merge: dict[str, Any] | None = None
     ledger: list[dict[str, Any]] = field(default_factory=list)
     align: dict[str, Any] | None = None
     evaluation: dict[str, Any] | None = None
@@ -59,12 +60,15 @@ def read_facts(run: Path) -> RunFacts:
     if not run.is_dir():
         raise AuroraError(f"{run} is not a folder; give the folder of a run (what `aurora-m run` writes)")
     manifests = {stage: load_manifest(run, stage) for stage in STAGES}
+    train = _read(run / "train" / "train.json")
     return RunFacts(
         run=run,
         recipe=_read(run / "recipe.json") or {},
         curation=_read(run / "curated" / "curation.json"),
         tokens=_read(run / "tokens" / "tokens.json"),
-        train=_read(run / "train" / "train.json"),
+        train=train,
+        # Of a merge that later training made void, only the file is left.
+        merge=_read(run / "train" / "merge.json") if (train or {}).get("merge") else None,
         ledger=_read_ledger(run / "train" / "ledger.parquet"),
         align=_read(run / "align" / "align.json"),
         evaluation=_read(run / "evaluation" / "evaluation.json"),

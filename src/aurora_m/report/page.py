@@ -14,6 +14,7 @@ from .curation import curation_section, data_section
 from .figures import SERIES_COUNT
 from .incidents import incidents_section
 from .ledger import ledger_section
+from .merging import merging_section
 from .metrics import read_points
 from .safety import evaluation_section
 from .training import boundaries, loss_section, mixture_section
@@ -42,6 +43,7 @@ def _content(facts: RunFacts) -> dict[str, Any]:
         "losses": loss_section(facts, points),
         "incidents": incidents_section(facts.run),
         "ledger": ledger_section(facts, boundaries(facts, points)),
+        "merge": merging_section(facts),
         "evaluation": evaluation_section(facts),
         "costs": costs_section(facts),
         "recipe": recipe_text(facts),

@@ -7,6 +7,7 @@ from .config import (
     CheckpointConfig,
     LearningRate,
     LedgerConfig,
+    MergeConfig,
     OptimizerConfig,
     ParallelConfig,
     PhaseConfig,
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from .job import is_main_process, world_size
     from .launch import Job, check_job, submit, write_script
     from .ledger import HeldoutScore, heldout_domains, score_heldout
+    from .merge import merge
+    from .merge_budget import parse_budgets
     from .optimizer import build_optimizer
     from .parallel import build_mesh, check_model, parallelize
     from .parallel_loss import decoder_loss
@@ -50,6 +53,7 @@ __all__ = [
     "LearningRate",
     "LedgerConfig",
     "Loop",
+    "MergeConfig",
     "MetricsFile",
     "OptimizerConfig",
     "ParallelConfig",
@@ -77,8 +81,10 @@ __all__ = [
     "is_main_process",
     "known_device",
     "leave_out_quarantined",
+    "merge",
     "open_crew",
     "parallelize",
+    "parse_budgets",
     "parse_mesh",
     "pick_device",
     "plan_to_json",
@@ -134,6 +140,8 @@ __getattr__ = lazy_exports(
         "fingerprint_large": "chain",
         "heldout_domains": "ledger",
         "leave_out_quarantined": "rollback",
+        "merge": "merge",
+        "parse_budgets": "merge_budget",
         "pick_device": "device",
         "resolve_precision": "device",
         "resume": "state",

@@ -30,6 +30,8 @@ from .energy import describe_energy, open_meter
 from .float8 import check_float8, multiply_in_float8
 from .guardian import Guardian
 from .ledger import heldout_domains, ledger_rows, read_base_bits, score_heldout, write_base_bits, write_ledger
+from .merge import merge_after_training
+from .merge_budget import check_merge
 from .optimizer import build_optimizer
 from .parallel import check_model, check_phase, parallelize
 from .pipelining import Pipeline
@@ -70,7 +72,8 @@ def train(
     device = pick_device()
     with open_ranks(config.parallel, device) as ranks:
         progress = progress if ranks.is_main else Progress(quiet=True)
-        return _train(config, base, tokens, out, seed, base_folder, progress, device, ranks)
+        result = _train(config, base, tokens, out, seed, base_folder, progress, device, ranks)
+        return merge_after_training(config, base, tokens, out, result, ranks, progress)
 
 
 def _train(
@@ -86,6 +89,7 @@ def _train(
 ) -> dict[str, Any]:
     facts = read_json(tokens / "tokens.json")
     check_phases(config, facts)
+    check_merge(config, base, tokens)
     check_trackers(config.telemetry)
     warn_of_epochs(config, facts, progress)
 
