@@ -124,10 +124,10 @@ class GuardianConfig(Section):
 
 
 class LedgerConfig(Section):
-    """Every how many tokens all held-out sets are scored, and on how many tokens of each at most."""
+    """Every how many tokens all held-out sets are scored, and on how many tokens of each, or by domain, at most."""
 
     every: Annotated[Count, Field(gt=0)]
-    heldout_tokens: Annotated[Count, Field(gt=0)] | None = None
+    heldout_tokens: Annotated[Count, Field(gt=0)] | dict[str, Annotated[Count, Field(gt=0)]] | None = None
 
 
 class CheckpointConfig(Section):
