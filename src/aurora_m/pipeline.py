@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationError
-
 from . import corpus, evaluation, model, release, report, safety, tokens, training
 from .recipe import Recipe
 from .workspace import (
@@ -172,29 +170,21 @@ def merge_run(
         budget: instead of the recipe's.
 
     Raises:
-        AuroraError: `folder` is no run whose training has finished, or is in use; and as `training.merge`.
+        AuroraError: `folder` is no run whose training has finished, or is in use; and as `training.merge_trained`.
     """
-    if not (folder / "recipe.json").exists():
-        raise AuroraError(f"{folder} is no run folder (it has no recipe.json); give what `aurora-m run RECIPE` made")
+    if not (folder / "recipe.yaml").exists():
+        raise AuroraError(f"{folder} is no run folder (it has no recipe.yaml); give what `aurora-m run RECIPE` made")
     with lock_run(folder):
         _finished(folder, "train")
-        recipe = _recipe_of(folder)
+        recipe = Recipe.load(folder / "recipe.yaml")
         config, tokens = recipe.train, folder / FOLDERS["tokenize"]
         if budget is not None:
             merging = (config.merge or training.MergeConfig()).model_copy(update={"budget": budget})
             config = config.model_copy(update={"merge": merging})
-        training.merge(config, recipe.base, tokens, folder / FOLDERS["train"], progress=progress, base_folder=base)
+        training.merge_trained(
+            config, recipe.base, tokens, folder / FOLDERS["train"], progress=progress, base_folder=base
+        )
         make_report(folder)
-
-
-def _recipe_of(folder: Path) -> Recipe:
-    try:
-        return Recipe.model_validate(read_json(folder / "recipe.json"))
-    except ValidationError as error:
-        raise AuroraError(
-            f"{folder / 'recipe.json'} is not a recipe of this version ({error.errors()[0]['msg']}); "
-            "`aurora-m run RECIPE` writes it anew"
-        ) from None
 
 
 def _plan(stage: _Stage, folder: Path, forced: bool) -> StagePlan:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .job import is_main_process, world_size
     from .launch import Job, check_job, submit, write_script
     from .ledger import HeldoutScore, heldout_domains, score_heldout
-    from .merge import merge
+    from .merge import merge_trained
     from .merge_budget import parse_budgets
     from .optimizer import build_optimizer
     from .parallel import build_mesh, check_model, parallelize
@@ -81,7 +81,7 @@ __all__ = [
     "is_main_process",
     "known_device",
     "leave_out_quarantined",
-    "merge",
+    "merge_trained",
     "open_crew",
     "parallelize",
     "parse_budgets",
@@ -140,7 +140,7 @@ __getattr__ = lazy_exports(
         "fingerprint_large": "chain",
         "heldout_domains": "ledger",
         "leave_out_quarantined": "rollback",
-        "merge": "merge",
+        "merge_trained": "merge",
         "parse_budgets": "merge_budget",
         "pick_device": "device",
         "resolve_precision": "device",

@@ -22,7 +22,7 @@ from .merge_work import MERGED, open_work, relative
 from .ranks import Ranks
 
 
-def merge(
+def merge_trained(
     config: TrainConfig,
     base: BaseConfig,
     tokens: Path,
@@ -123,7 +123,7 @@ def merge_after_training(
     news: Any = None
     if ranks.is_main:
         try:
-            news = merge(config, base, tokens, out, progress=progress, beat=lambda: ranks.from_main(None))
+            news = merge_trained(config, base, tokens, out, progress=progress, beat=lambda: ranks.from_main(None))
         except AuroraError as error:
             news = error
         ranks.from_main(news)

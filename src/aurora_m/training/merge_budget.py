@@ -21,7 +21,9 @@ def parse_budgets(values: list[str] | None) -> dict[str, float] | float | None:
     parts = [value.rpartition("=") for value in values]
     budget = {domain.strip(): share for domain, _, share in parts}
     if "" in budget and len(values) > 1:
-        raise RecipeError(f"--budget {' '.join(values)}: give one share for all known domains, or DOMAIN=SHARE for some")
+        raise RecipeError(
+            f"--budget {' '.join(values)}: give one share for all known domains, or DOMAIN=SHARE for some"
+        )
     try:
         return parse_budget(budget.get("", budget))
     except ValueError as error:

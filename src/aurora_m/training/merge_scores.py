@@ -23,7 +23,7 @@ class ScoreBook:
         folder: Path,
         tokens: Path,
         sequence_length: int,
-        heldout_tokens: int | None,
+        heldout_tokens: int | dict[str, int] | None,
         precision: Literal["auto", "float32", "bfloat16"],
         device: torch.device,
     ) -> None:
@@ -65,6 +65,7 @@ class ScoreBook:
         """UTF-8 bytes of the documents that are scored, float64, and their tokens together."""
         documents = DomainTokens(self._tokens, domain, "heldout")
         eod_id = read_json(self._tokens / "tokens.json")["tokenizer"]["eod_id"]
-        chosen = heldout_batches(documents, self._length, 1, eod_id, self._limit)
+        limit = self._limit.get(domain) if isinstance(self._limit, dict) else self._limit
+        chosen = heldout_batches(documents, self._length, 1, eod_id, limit)
         lengths = documents.lengths[chosen.documents_scored]
         return chosen.bytes.astype(np.float64), int(lengths.sum()) - len(lengths)
