@@ -1,9 +1,9 @@
 """What a base forgets and learns under each way of continuing it: the experiments behind docs/method.md.
 
 A base learns English and code, and its tokenizer with it; then it is continued on Finnish, Hindi, Japanese and
-Vietnamese with the same number of tokens under each strategy (`list` names them). Every run is a process of its own; one
-that was stopped goes on from its last checkpoint, and one that is done is a small file in benchmarks/results/forgetting
-from which docs/method.md and its plots are drawn (benchmarks/method_page.py).
+Vietnamese with the same number of tokens under each strategy (`list` names them). Every run is a process of its own;
+one that was stopped goes on from its last checkpoint, and one that is done is a small file in
+benchmarks/results/forgetting, from which docs/method.md and its plots are drawn (benchmarks/method_page.py).
 
 Two held-out sets that no code path trains on: the ledger's, which controllers and merging look at, and another of other
 documents, scored once at the end, which judges all strategies.
@@ -19,6 +19,7 @@ import json
 import os
 import platform
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -59,7 +60,12 @@ train:
   ledger: {{every: 1M}}
   checkpoint: {{every: 1M}}
   phases:
-    - {{name: base, tokens: 1M, mixture: {{en: 0.5, code: 0.5}}, sequence_length: 512, tokens_per_step: 8192, lr: {{peak: 1e-3}}}}
+    - name: base
+      tokens: 1M
+      mixture: {{en: 0.5, code: 0.5}}
+      sequence_length: 512
+      tokens_per_step: 8192
+      lr: {{peak: 1e-3}}
 release: {{name: forgetting, license: cc-by-nc-sa-4.0}}
 """
 
@@ -247,6 +253,7 @@ def run_all(jobs: list[Job], arguments: argparse.Namespace) -> int:
     failed: set[Job] = set()
     deadline = time.monotonic() + 60 * arguments.minutes
     threads = arguments.threads or max(1, (os.cpu_count() or 1) // arguments.jobs)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the runs are told too
     left = sum(not job.result.exists() for job in jobs)
     print(f"{len(jobs) - left} runs are done, {left} to go", flush=True)
     try:

@@ -29,6 +29,7 @@ from aurora_m.training import (
 from aurora_m.training import merge_scores as merge_scores_module
 from aurora_m.training.ancestry import ancestors
 from aurora_m.training.checkpoint import list_checkpoints, load_checkpoint
+from aurora_m.training.merge_budget import merge_aim
 from aurora_m.workspace import DataError, Progress, RecipeError, read_json, write_json
 
 BUDGET = 0.04
@@ -355,3 +356,11 @@ def test_budgets_of_the_command_line():
     for wrong in (["1%", "en=2%"], ["much"], ["en="], ["en=-1%"]):
         with pytest.raises(RecipeError, match="--budget"):
             parse_budgets(wrong)
+
+
+def test_the_guardrails_budget_is_the_merge_s_where_it_has_none_of_its_own():
+    guarded = opposed_config(merge="auto", guardrails={"known": "3%"})
+    phases = [{"name": name, "mixture": {domain: 1.0}} for name, domain in (("base", "known"), ("CAP", "learned"))]
+    assert merge_aim(guarded, opposed_base(), phases, ["known", "learned"]) == ({"known": 0.03}, ["learned"])
+    own = opposed_config(merge={"budget": "2%"}, guardrails={"known": "3%"})
+    assert merge_aim(own, opposed_base(), phases, ["known", "learned"])[0] == {"known": 0.02}

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .histograms import LINEAR_BINS, bin_edges, from_description
     from .language_settings import LanguageSettings, available_languages, load_language
     from .normal_forms import is_nfc
+    from .segments import text_buffers
     from .sources import fingerprint_source
     from .stop_words import StopWords, learn_stop_words
     from .thresholds import read_fineweb2
@@ -63,6 +64,7 @@ __all__ = [
     "learn_stop_words",
     "load_language",
     "read_fineweb2",
+    "text_buffers",
     "train_classifier",
 ]
 
@@ -87,6 +89,7 @@ __getattr__ = lazy_exports(
         "learn_stop_words": "stop_words",
         "load_language": "language_settings",
         "read_fineweb2": "thresholds",
+        "text_buffers": "segments",
         "train_classifier": "classifier_training",
     },
 )

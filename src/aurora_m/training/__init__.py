@@ -7,13 +7,13 @@ from .config import (
     CheckpointConfig,
     LearningRate,
     LedgerConfig,
-    MergeConfig,
     OptimizerConfig,
     ParallelConfig,
     PhaseConfig,
     TelemetryConfig,
     TrainConfig,
 )
+from .merge_config import MergeConfig
 
 if TYPE_CHECKING:
     from .activation_checkpointing import checkpoint_activations

@@ -1,6 +1,5 @@
 """What the recipe says about training: phases, learning rates, the ledger, checkpoints, the optimizer."""
 
-import math
 import re
 from typing import Annotated, Any, Literal
 
@@ -8,7 +7,10 @@ from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
 from aurora_m.model import LoraConfig
 from aurora_m.tokens import FimConfig
-from aurora_m.workspace import Count, RecipeError, Section, Share, parse_count, parse_share
+from aurora_m.workspace import Count, RecipeError, Section, Share, parse_count
+
+from .guardrails_config import GuardrailsConfig, guarded_domains, with_replay
+from .merge_config import MergeConfig, parse_merge
 
 ActivationCheckpointing = Literal["none", "selective", "full"]
 
@@ -194,46 +196,6 @@ class ParallelConfig(Section):
         return self
 
 
-def parse_budget(value: Any) -> Any:
-    """`1%` or `{en: 1%}` as fractions.
-
-    Raises:
-        ValueError: a share cannot be read, or is below 0.
-    """
-    if value is None:
-        return None
-    budget = {name: parse_share(one) for name, one in value.items()} if isinstance(value, dict) else parse_share(value)
-    for share in budget.values() if isinstance(budget, dict) else [budget]:
-        if not 0 <= share < math.inf:
-            raise ValueError(f"a budget of {share:g} makes no sense; write how much worse a domain may get, such as 1%")
-    return budget
-
-
-class MergeConfig(Section):
-    """After the last phase: models between the base and the final one are scored, and the best within budget is kept.
-
-    `base_shares` are the base's shares to try, then `refinements` times those halfway between the best and its
-    neighbours; the mean of the last `average_last` checkpoints is tried too (1: not). `budget` is how much worse known
-    domains may get, one for all or by domain; where it is left out, `train.guardrails` says so.
-    """
-
-    base_shares: list[Annotated[Share, Field(gt=0, lt=1)]] = Field(
-        default=[0.05, 0.1, 0.15, 0.2, 0.3, 0.4], min_length=1
-    )
-    refinements: int = Field(default=2, ge=0, le=8)
-    average_last: PositiveInt = 3
-    budget: Annotated[float | dict[str, float] | None, BeforeValidator(parse_budget)] = None
-
-
-def parse_merge(value: Any) -> Any:
-    """`auto` as all defaults, `off` (which YAML reads as false) as none."""
-    if value == "auto":
-        return {}
-    if value is True or (isinstance(value, str) and value != "off"):
-        raise ValueError(f"merge {value!r}: write auto, off, or settings such as {{base_shares: [0.1, 0.2]}}")
-    return None if value is False or value == "off" else value
-
-
 class TrainConfig(Section):
     """The `train` section of a recipe.
 
@@ -258,6 +220,16 @@ class TrainConfig(Section):
     threads: PositiveInt | None = None
     parallel: ParallelConfig = ParallelConfig()
     telemetry: TelemetryConfig = TelemetryConfig()
+    guardrails: GuardrailsConfig | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _replay_names_its_domains(cls, value: Any) -> Any:
+        """In a mixture, `replay` stands for even shares of the guarded domains."""
+        if not isinstance(value, dict) or not isinstance(value.get("phases"), list):
+            return value
+        guarded = guarded_domains(value.get("guardrails"))
+        return value | {"phases": [with_replay(phase, guarded) for phase in value["phases"]]}
 
     @model_validator(mode="after")
     def _phases_follow_each_other(self) -> "TrainConfig":
@@ -274,7 +246,7 @@ class TrainConfig(Section):
 
     @model_validator(mode="after")
     def _merge_has_a_budget(self) -> "TrainConfig":
-        if self.merge and self.merge.budget is None and not getattr(self, "guardrails", None):
+        if self.merge and self.merge.budget is None and not self.guardrails:
             raise ValueError(
                 "merge needs a budget, how much worse known domains may get: give train.guardrails, such as "
                 "{en: 1%, code: 1%}, or train.merge: {budget: 1%}"

@@ -15,9 +15,10 @@ import torch
 from aurora_m.model import BaseConfig
 from aurora_m.workspace import AuroraError, Progress, write_json
 
-from .config import MergeConfig, TrainConfig
+from .config import TrainConfig
 from .merge_budget import merge_aim
 from .merge_choice import Aim, Point, choose, judge, next_shares
+from .merge_config import MergeConfig
 from .merge_work import MERGED, open_work, relative
 from .ranks import Ranks
 

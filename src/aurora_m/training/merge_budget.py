@@ -6,8 +6,9 @@ from typing import Any
 from aurora_m.model import BaseConfig
 from aurora_m.workspace import RecipeError
 
-from .config import TrainConfig, parse_budget
+from .config import TrainConfig
 from .ledger import heldout_domains
+from .merge_config import parse_budget
 
 
 def parse_budgets(values: list[str] | None) -> dict[str, float] | float | None:
@@ -78,10 +79,10 @@ def merge_aim(
 
 
 def _budget(config: TrainConfig, known: list[str]) -> dict[str, float]:
-    budget: Any = config.merge.budget if config.merge else None
-    if budget is None:
-        budget = dict(getattr(config, "guardrails", None) or {})
-    if isinstance(budget, float):
+    budget = config.merge.budget if config.merge else None
+    if budget is None and config.guardrails:
+        budget = config.guardrails.budget
+    if isinstance(budget, float | int):
         if not known:
             raise RecipeError(
                 f"train.merge: nobody says what the base knows, so a budget of {budget:.2%} is for no domain; name "

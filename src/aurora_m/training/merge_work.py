@@ -13,10 +13,11 @@ from aurora_m.workspace import DataError, Progress, atomic_folder, fingerprint, 
 from .ancestry import check_ancestor
 from .chain import fingerprint_large
 from .checkpoint_average import export_average, last_checkpoints
-from .config import MergeConfig, TrainConfig
+from .config import TrainConfig
 from .device import pick_device
 from .ledger import ledger_rows, write_ledger
 from .merge_choice import Aim, Point, Scores
+from .merge_config import MergeConfig
 from .merge_scores import ScoreBook
 
 MERGED = "merged"
