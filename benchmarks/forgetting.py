@@ -29,12 +29,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 from forgetting_strategies import NEW, OLD, STRATEGIES, Scale, Strategy, base_phase, scale_of
 
 from aurora_m.model import ArchitectureConfig, BaseConfig, load_model
 from aurora_m.pipeline import run as run_recipe
 from aurora_m.recipe import Recipe
-from aurora_m.tokens import DomainTokens, heldout_batches
+from aurora_m.tokens import DomainTokens, heldout_batches, tokenize
 from aurora_m.training import TrainConfig, score_heldout, train
 from aurora_m.training.ledger import change_against, read_base_bits, write_base_bits
 from aurora_m.workspace import Progress, atomic_path, read_json
@@ -42,9 +43,10 @@ from aurora_m.workspace import Progress, atomic_path, read_json
 RESULTS = Path(__file__).parent / "results" / "forgetting"
 DOMAINS = [*OLD, *NEW]
 # The ledger's cap by domain: what is guarded is measured often, so it gets more.
-LEDGER_TOKENS = {**dict.fromkeys(OLD, 40_000), **dict.fromkeys(NEW, 10_000)}
+LEDGER_TOKENS = {**dict.fromkeys(OLD, 40_000), **dict.fromkeys(NEW, 16_000)}
 # Of each domain, the ledger's documents included, which are then left out.
 JUDGE_TOKENS = {**dict.fromkeys(OLD, 120_000), **dict.fromkeys(NEW, 60_000)}
+PIECE_BYTES = 1500
 BITS = "judged_bits.npz"  # beside a base's weights: what its continuations are compared with
 RECIPE = """
 name: forgetting
@@ -71,7 +73,7 @@ release: {{name: forgetting, license: cc-by-nc-sa-4.0}}
 
 
 # ----------------------------------------------------------------------------------------------- corpora
-def prepare(data: Path, work: Path) -> Path:
+def prepare(data: Path, work: Path) -> None:
     """Curates and tokenizes the corpora where that is not done; the tokenizer knows English and code only."""
     recipe = work / "forgetting.yaml"
     lines = [
@@ -81,9 +83,41 @@ def prepare(data: Path, work: Path) -> Path:
     ]
     work.mkdir(parents=True, exist_ok=True)
     recipe.write_text(RECIPE.format(domains="\n".join(lines)))
-    for stage in ("curate", "tokenize"):
-        run_recipe(Recipe.load(recipe), runs=work / "corpora", only=stage, progress=Progress(quiet=True))
-    return work / "corpora" / "forgetting" / "tokens"
+    loaded = Recipe.load(recipe)
+    run = run_recipe(loaded, runs=work / "corpora", only="curate", progress=Progress(quiet=True))
+    if (work / "tokens" / "tokens.json").exists():
+        return
+    cut(run / "curated", work / "cut")
+    tokenize(loaded.tokenizer, work / "cut", work / "tokens", seed=1, progress=Progress(quiet=True))
+
+
+def cut(curated: Path, out: Path) -> None:
+    """The documents in pieces of whole lines: a step here has 2,048 or 8,192 tokens, where a real one has millions.
+
+    Documents longer than a step would make every step one of a single document, and replay of a single file. Pieces of
+    one document stay on one side: it was held out before it was cut.
+    """
+    for path in sorted(curated.glob("*/*-*.parquet")):
+        target = out / path.parent.name / path.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        table = pl.read_parquet(path)
+        pieces = table.with_columns(pl.col("text").map_elements(pieces_of, return_dtype=pl.List(pl.String)))
+        numbered = pieces.explode("text").with_columns(
+            pl.concat_str([pl.col("id"), pl.int_range(pl.len()).over("id").cast(pl.String)], separator="#").alias("id")
+        )
+        numbered.write_parquet(target)
+
+
+def pieces_of(text: str) -> list[str]:
+    pieces, size = [""], 0
+    for line in text.splitlines(keepends=True):
+        length = len(line.encode())
+        if size and size + length > PIECE_BYTES:
+            pieces.append("")
+            size = 0
+        pieces[-1] += line
+        size += length
+    return pieces
 
 
 # ----------------------------------------------------------------------------------------------- one run
@@ -112,7 +146,7 @@ class Job:
 
 def run_job(job: Job, work: Path, threads: int) -> None:
     """Trains, judges, and writes the result."""
-    tokens = work / "corpora" / "forgetting" / "tokens"
+    tokens = work / "tokens"
     scale, out = scale_of(job.scale), job.folder(work)
     strategy = STRATEGIES[job.strategy] if job.strategy != "base" else None
     config = train_config(scale, strategy, threads)
@@ -174,8 +208,6 @@ def train_config(scale: Scale, strategy: Strategy | None, threads: int) -> Train
 
 def ledger_of(out: Path) -> dict[str, Any]:
     """The ledger by domain: tokens seen, bits per byte."""
-    import polars as pl
-
     rows = pl.read_parquet(out / "ledger.parquet")
     first = rows.filter(pl.col("domain") == OLD[0])
     return {
@@ -311,7 +343,7 @@ def main() -> int:
         return 0
     prepare(arguments.data, arguments.work)
     patterns = arguments.only.split(",")
-    names = [name for name in STRATEGIES if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)]
+    names = list(dict.fromkeys(name for pattern in patterns for name in fnmatch.filter(STRATEGIES, pattern)))
     seeds = [int(seed) for seed in arguments.seeds.split(",")]
     jobs = [Job(arguments.scale, name, seed) for seed in seeds for name in ("base", *names)]
     return run_all(jobs, arguments)

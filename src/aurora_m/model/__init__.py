@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .generation import generate
     from .initial import init_weights
     from .lora import adapted_layers, add_adapters, init_adapters, merge_adapter
-    from .loss import IGNORED, chunked_loss
+    from .loss import IGNORED, chunked_loss, scaled_sum, token_factors
     from .weights import load_model, load_weights, read_config
 
 
@@ -48,6 +48,8 @@ __all__ = [
     "resize_vocabulary",
     "same_weights",
     "save_model",
+    "scaled_sum",
+    "token_factors",
     "write_model",
 ]
 
@@ -65,6 +67,8 @@ __getattr__ = lazy_exports(
         "interpolate": "averaging",
         "same_weights": "averaging",
         "chunked_loss": "loss",
+        "scaled_sum": "loss",
+        "token_factors": "loss",
         "count_parameters": "decoder",
         "exported_parameters": "export",
         "fetch_base": "fetch",

@@ -3,11 +3,12 @@
 from typing import TYPE_CHECKING
 
 from ..workspace import lazy_exports
-from .config import FimConfig, SpecialTokens, TokenizerConfig, TokenizerTrainConfig
+from .config import FimConfig, MixtureRule, SpecialTokens, TokenizerConfig, TokenizerTrainConfig
 
 if TYPE_CHECKING:
     from .batches import Batch, HeldoutBatch, HeldoutBatches, TrainBatches, heldout_batches
     from .mixture import Mixture, check_shares
+    from .mixture_rules import resolve_shares
     from .shards import DomainTokens, Shard, ShardWriter
     from .stage import tokenize
     from .streams import DomainStream
@@ -22,6 +23,7 @@ __all__ = [
     "HeldoutBatch",
     "HeldoutBatches",
     "Mixture",
+    "MixtureRule",
     "Shard",
     "ShardWriter",
     "SpecialTokens",
@@ -32,6 +34,7 @@ __all__ = [
     "check_shares",
     "heldout_batches",
     "load_tokenizer",
+    "resolve_shares",
     "tokenize",
 ]
 
@@ -51,6 +54,7 @@ __getattr__ = lazy_exports(
         "check_shares": "mixture",
         "heldout_batches": "batches",
         "load_tokenizer": "tokenizer",
+        "resolve_shares": "mixture_rules",
         "tokenize": "stage",
     },
 )
