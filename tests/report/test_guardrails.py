@@ -4,6 +4,7 @@ import json
 
 from tests.report.run_folder import make_run
 
+from aurora_m.release import read_facts
 from aurora_m.report import write_report
 from aurora_m.report.guardrails import guardrails_section
 
@@ -34,7 +35,7 @@ def write_decisions(folder, rows) -> None:
 def test_every_guarded_domain_has_a_plot_and_decisions_that_changed_nothing_no_row(tmp_path):
     rows = [decision(1000, "raise", 0.3, 0.03), decision(2000, "hold", 0.6, 0.02), decision(3000, "hold", 1, 0.019)]
     write_decisions(tmp_path, rows)
-    section = guardrails_section(tmp_path, [("CAP", 500)])
+    section = guardrails_section(read_facts(tmp_path), [("CAP", 500)])
     assert section is not None
     assert [row["done"] for row in section["table"]] == ["more replay", "at the phase's end"]
     assert [(panel["domain"], panel["inside"]) for panel in section["panels"]] == [("en", True)]
@@ -43,14 +44,14 @@ def test_every_guarded_domain_has_a_plot_and_decisions_that_changed_nothing_no_r
 
 def test_a_budget_that_was_given_up_is_named(tmp_path):
     write_decisions(tmp_path, [decision(1000, "infeasible", 0.3, 0.3)])
-    section = guardrails_section(tmp_path, [])
+    section = guardrails_section(read_facts(tmp_path), [])
     assert section is not None and section["table"][0]["infeasible"] == ["en"]
     assert not section["panels"][0]["inside"]
 
 
 def test_without_guardrails_there_is_no_section_and_with_them_the_page_shows_it_escaped(tmp_path):
     run = make_run(tmp_path / "run")
-    assert guardrails_section(run, []) is None
+    assert guardrails_section(read_facts(run), []) is None
     assert "Guardrails: replay" not in write_report(run, tmp_path / "before").read_text()
     write_decisions(run, [decision(2_400_000, "raise", 0.3, 0.03), decision(3_600_000, "hold", 1, 0.019)])
     page = write_report(run, tmp_path / "after").read_text()

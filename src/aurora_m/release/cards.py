@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from aurora_m.workspace import format_count
 
 from .config import ReleaseConfig
-from .facts import RunFacts, domain_groups, energy, final_changes, phases_of_model
+from .facts import RunFacts, domain_groups, energy, final_changes, guarded_ends, phases_of_model
 from .licenses import licenses_of, obligations
 from .wording import duration, percent, plain, size
 
@@ -37,6 +37,7 @@ def model_card(config: ReleaseConfig, facts: RunFacts, recipe: dict[str, Any], s
         more_sources=max(0, len(sources) - _SOURCES_ON_MODEL_CARD),
         restricted=restricted_sources(sources),
         ledger=_ledger_rows(facts),
+        guarded=guarded_ends(facts),
         merge=facts.merge,
         safety=_safety_rows(facts),
         review=(facts.align or {}).get("review") or {},

@@ -3,12 +3,13 @@
 `RunFacts` holds the files of the run folder that a reader asks about; a stage that has not run yet leaves None.
 """
 
+import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from aurora_m.workspace import AuroraError, Manifest, load_manifest, parse_count, read_json
+from aurora_m.workspace import AuroraError, DataError, Manifest, load_manifest, parse_count, read_json
 
 STAGES = ("curate", "tokenize", "train", "align", "evaluate", "release")
 BASE_PHASE = "base"
@@ -35,6 +36,7 @@ class RunFacts:
     line: dict[str, float] = field(default_factory=dict)
     branches: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     mixtures: list[dict[str, Any]] = field(default_factory=list)
+    decisions: list[dict[str, Any]] = field(default_factory=list)
     align: dict[str, Any] | None = None
     evaluation: dict[str, Any] | None = None
     manifests: dict[str, Manifest] = field(default_factory=dict)
@@ -71,6 +73,7 @@ def read_facts(run: Path, phase: str | None = None) -> RunFacts:
     manifests = {stage: load_manifest(run, stage) for stage in STAGES}
     recipe, train = _read(run / "recipe.json") or {}, _read(run / "train" / "train.json")
     rows = _read_ledger(run / "train" / "ledger.parquet")
+    decisions = _read_rows(run / "train" / "guardrails.jsonl")
     line, branches = trace_phases(recipe, train, rows, phase)
     return RunFacts(
         run=run,
@@ -82,6 +85,7 @@ def read_facts(run: Path, phase: str | None = None) -> RunFacts:
         line=line,
         branches=branches,
         mixtures=_read(run / "train" / "mixtures.json") or [],
+        decisions=[row for row in decisions if is_on(line, row["phase"], row["tokens"])],
         # Of a merge that later training made void, only the file is left.
         merge=_read(run / "train" / "merge.json") if (train or {}).get("merge") else None,
         align=_read(run / "align" / "align.json"),
@@ -200,6 +204,39 @@ def energy(facts: RunFacts) -> str:
 
 def _read(path: Path) -> Any:
     return read_json(path) if path.exists() else None
+
+
+def guarded_ends(facts: RunFacts) -> list[dict[str, Any]]:
+    """How every phase that was guarded ended: its name, and by domain budget, change, replay's share of its tokens, and
+    whether the budget was given up on the way."""
+    ends = []
+    for phase in phases(facts):
+        rows = [row for row in facts.decisions if row["phase"] == phase["name"]]
+        if not rows or rows[-1]["progress"] < 1:
+            continue
+        given, total = phase["tokens_by_domain"], sum(phase["tokens_by_domain"].values())
+        domains = {
+            domain: {
+                "budget": look["budget"],
+                "change": look["change"],
+                "held": look["change"] <= look["budget"],
+                "replay": given.get(domain, 0) / total,
+                "given_up": any(domain in row["infeasible"] for row in rows),
+            }
+            for domain, look in rows[-1]["domains"].items()
+        }
+        ends.append({"phase": phase["name"], "domains": domains})
+    return ends
+
+
+def _read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a JSONL file that is written whole; none where there is none."""
+    if not path.exists():
+        return []
+    try:
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+    except ValueError:
+        raise DataError(f"{path} is damaged: a line is no JSON; run the train stage again") from None
 
 
 def _read_ledger(path: Path) -> list[dict[str, Any]]:

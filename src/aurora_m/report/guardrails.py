@@ -1,10 +1,8 @@
 """The guardrails in section 5 of the report: how each guarded domain was expected to end, and what replay it got."""
 
-import json
-from pathlib import Path
 from typing import Any
 
-from aurora_m.release import is_on
+from aurora_m.release import RunFacts
 from aurora_m.workspace import format_count
 
 from .figures import AFTER, FAINT, INK, KNOWN, drawing, new_figure, to_svg, token_axis
@@ -18,13 +16,9 @@ _VERDICTS = {
 }
 
 
-def guardrails_section(
-    run: Path, starts: list[tuple[str, int]], line: dict[str, float] | None = None
-) -> dict[str, Any] | None:
-    """A plot a domain and the decisions as a table; None where nothing was guarded. `line`: only these phases, up to
-    so many tokens of the run."""
-    rows = read_decisions(run / "train" / "guardrails.jsonl")
-    rows = [row for row in rows if is_on(line or {}, row["phase"], row["tokens"])]
+def guardrails_section(facts: RunFacts, starts: list[tuple[str, int]]) -> dict[str, Any] | None:
+    """A plot a domain and the decisions as a table; None where nothing was guarded."""
+    rows = facts.decisions
     if not rows:
         return None
     domains = list(dict.fromkeys(domain for row in rows for domain in row["domains"]))
@@ -35,13 +29,6 @@ def guardrails_section(
         ]
     table = [_told(row) for row in rows if row["verdict"] != "hold" or row["progress"] == 1]
     return {"panels": panels, "table": table[-_ROWS:], "left_out": max(0, len(table) - _ROWS), "domains": domains}
-
-
-def read_decisions(path: Path) -> list[dict[str, Any]]:
-    """The rows of guardrails.jsonl; none where there is no such file."""
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
 
 
 def _panel(domain: str, rows: list[dict[str, Any]], starts: list[tuple[str, int]], number: int) -> str:

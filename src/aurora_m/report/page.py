@@ -44,7 +44,7 @@ def _content(facts: RunFacts) -> dict[str, Any]:
         "losses": loss_section(facts, points),
         "incidents": incidents_section(facts.run),
         "ledger": ledger_section(facts, boundaries(facts, points)),
-        "guardrails": guardrails_section(facts.run, boundaries(facts, points), facts.line),
+        "guardrails": guardrails_section(facts, boundaries(facts, points)),
         "merge": merging_section(facts),
         "evaluation": evaluation_section(facts),
         "costs": costs_section(facts),
