@@ -1,5 +1,6 @@
 """The cards tell the run's own figures, and foreign text cannot break them."""
 
+import json
 import re
 
 import pytest
@@ -116,3 +117,13 @@ def test_ordinary_names_stay_readable():
     assert cell("gpt_bigcode, CC-BY-4.0") == "gpt_bigcode, CC-BY-4.0"
     assert cell("a | b\n# c _d_") == r"a \| b # c \_d\_"
     assert cell("1. x") == r"1\. x" and cell("# x") == r"\# x"
+
+
+def test_the_card_says_how_guarded_domains_ended(tmp_path):
+    run = make_run(tmp_path / "run")
+    look = {"change": 0.012, "budget": 0.01, "share": 0.1, "share_before": 0.1}
+    row = {"phase": "CAP", "tokens": 3_600_000, "progress": 1.0, "infeasible": [], "domains": {"en": look}}
+    (run / "train" / "guardrails.jsonl").write_text(json.dumps(row) + "\n")
+    card = model_card(CONFIG, read_facts(run), read_json(run / "recipe.json"), SUMMARY)
+    assert re.search(r"\| CAP \| en \| \+1.0% \| \+1.2% \| no \|", card)
+    assert_tables_are_whole(card)
