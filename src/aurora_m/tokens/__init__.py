@@ -3,18 +3,21 @@
 from typing import TYPE_CHECKING
 
 from ..workspace import lazy_exports
-from .config import FimConfig, SpecialTokens, TokenizerConfig, TokenizerTrainConfig
+from .config import FimConfig, SpecialTokens, TokenizerConfig, TokenizerExtendConfig, TokenizerTrainConfig
 
 if TYPE_CHECKING:
     from .batches import Batch, HeldoutBatch, HeldoutBatches, TrainBatches, heldout_batches
     from .mixture import Mixture, check_shares
+    from .new_rows import ROWS_FILE, NewRows
     from .shards import DomainTokens, Shard, ShardWriter
-    from .stage import tokenize
+    from .stage import BASE_FOLDER, tokenize
     from .streams import DomainStream
     from .tokenizer import Tokenizer, load_tokenizer
 
 
 __all__ = [
+    "BASE_FOLDER",
+    "ROWS_FILE",
     "Batch",
     "DomainStream",
     "DomainTokens",
@@ -22,11 +25,13 @@ __all__ = [
     "HeldoutBatch",
     "HeldoutBatches",
     "Mixture",
+    "NewRows",
     "Shard",
     "ShardWriter",
     "SpecialTokens",
     "Tokenizer",
     "TokenizerConfig",
+    "TokenizerExtendConfig",
     "TokenizerTrainConfig",
     "TrainBatches",
     "check_shares",
@@ -38,12 +43,15 @@ __all__ = [
 __getattr__ = lazy_exports(
     __name__,
     {
+        "BASE_FOLDER": "stage",
         "Batch": "batches",
         "DomainStream": "streams",
         "DomainTokens": "shards",
         "HeldoutBatch": "batches",
         "HeldoutBatches": "batches",
         "Mixture": "mixture",
+        "NewRows": "new_rows",
+        "ROWS_FILE": "new_rows",
         "Shard": "shards",
         "ShardWriter": "shards",
         "Tokenizer": "tokenizer",
