@@ -12,9 +12,10 @@ if TYPE_CHECKING:
     from .fetch import fetch_base
     from .flex_attention import prove_flex_attention
     from .generation import generate
-    from .initial import init_weights
+    from .initial import generator_of, init_weights
     from .lora import adapted_layers, add_adapters, init_adapters, merge_adapter
     from .loss import IGNORED, chunked_loss
+    from .vocabulary import write_with_new_rows
     from .weights import load_model, load_weights, read_config
 
 
@@ -33,6 +34,7 @@ __all__ = [
     "exported_parameters",
     "fetch_base",
     "generate",
+    "generator_of",
     "init_adapters",
     "init_weights",
     "load_model",
@@ -44,6 +46,7 @@ __all__ = [
     "resize_vocabulary",
     "save_model",
     "write_model",
+    "write_with_new_rows",
 ]
 
 __getattr__ = lazy_exports(
@@ -60,6 +63,7 @@ __getattr__ = lazy_exports(
         "exported_parameters": "export",
         "fetch_base": "fetch",
         "generate": "generation",
+        "generator_of": "initial",
         "init_adapters": "lora",
         "init_weights": "initial",
         "load_model": "weights",
@@ -70,5 +74,6 @@ __getattr__ = lazy_exports(
         "resize_vocabulary": "decoder",
         "save_model": "export",
         "write_model": "export",
+        "write_with_new_rows": "vocabulary",
     },
 )

@@ -6,7 +6,7 @@ from ..workspace import lazy_exports
 from .config import FimConfig, SpecialTokens, TokenizerConfig, TokenizerExtendConfig, TokenizerTrainConfig
 
 if TYPE_CHECKING:
-    from .batches import Batch, HeldoutBatch, HeldoutBatches, TrainBatches, heldout_batches
+    from .batches import Batch, HeldoutBatch, HeldoutBatches, TrainBatches, choose_documents, heldout_batches
     from .mixture import Mixture, check_shares
     from .new_rows import ROWS_FILE, NewRows
     from .shards import DomainTokens, Shard, ShardWriter
@@ -35,6 +35,7 @@ __all__ = [
     "TokenizerTrainConfig",
     "TrainBatches",
     "check_shares",
+    "choose_documents",
     "heldout_batches",
     "load_tokenizer",
     "tokenize",
@@ -57,6 +58,7 @@ __getattr__ = lazy_exports(
         "Tokenizer": "tokenizer",
         "TrainBatches": "batches",
         "check_shares": "mixture",
+        "choose_documents": "batches",
         "heldout_batches": "batches",
         "load_tokenizer": "tokenizer",
         "tokenize": "stage",

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from .telemetry import MetricsFile
     from .trackers import check_trackers
     from .trainer import Loop, run_phase
+    from .vocabulary import chosen_documents
 
 
 __all__ = [
@@ -67,6 +68,7 @@ __all__ = [
     "check_model",
     "check_trackers",
     "checkpoint_activations",
+    "chosen_documents",
     "clip_gradients",
     "decoder_loss",
     "describe_plan",
@@ -141,6 +143,7 @@ __getattr__ = lazy_exports(
         "score_heldout": "ledger",
         "segment_of": "schedule",
         "set_aside": "chain",
+        "chosen_documents": "vocabulary",
         "train": "stage",
     },
 )

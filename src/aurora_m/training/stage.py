@@ -18,7 +18,7 @@ from aurora_m.model import (
     load_weights,
     read_config,
 )
-from aurora_m.tokens import DomainTokens, TrainBatches, check_shares
+from aurora_m.tokens import ROWS_FILE, DomainTokens, TrainBatches, check_shares
 from aurora_m.workspace import DataError, Progress, RecipeError, format_count, read_json, write_json
 
 from .activation_checkpointing import checkpoint_activations
@@ -40,6 +40,7 @@ from .state import TrainingState, resume
 from .telemetry import MetricsFile
 from .trackers import Trackers, check_trackers
 from .trainer import Loop, export_model, run_phase
+from .vocabulary import UNTOUCHED, extends_base, start_extended
 
 _MANY_EPOCHS = 4  # beyond this, repeated text teaches little (Muennighoff et al. 2023)
 
@@ -95,13 +96,28 @@ def _train(
     torch.manual_seed(seed)
     dtype = resolve_precision(config.precision, device)
     vocab_size = facts["tokenizer"]["vocab_size"]
-    whole = build_model(config, base, base_folder, vocab_size, seed, empty=not ranks.alone)
+    chain = chain_fingerprints(_start(config, base, base_folder, tokens, facts, seed), config.phases)
+    start_folder, untouched_bpb = base_folder, None
+    if base_folder is not None and extends_base(facts, base_folder):
+        own_size = facts["tokenizer"]["extends"]["vocab_size"]
+        build_model(config, base, base_folder, own_size, seed, empty=True)  # refuses before anything is written
+
+        def make_untouched() -> Decoder | Pipeline:
+            model = build_model(config, base, base_folder, own_size, seed, empty=not ranks.alone)
+            if device.type == "cuda":
+                model.attention_kernel = choose_attention(model.config, config, device, dtype, progress)
+            return place_model(model, config, device, ranks, base_folder, dtype, seed)
+
+        start_folder, untouched_bpb = start_extended(
+            config, base_folder, tokens, facts, out, chain, seed, ranks, make_untouched, progress
+        )
+    whole = build_model(config, base, start_folder, vocab_size, seed, empty=not ranks.alone)
     parameters = count_parameters(whole)
     if device.type == "cuda":
         whole.attention_kernel = choose_attention(whole.config, config, device, dtype, progress)
     if config.lora:
         add_adapters(whole, config.lora, seed, dtype)
-    model = place_model(whole, config, device, ranks, base_folder, dtype, seed)
+    model = place_model(whole, config, device, ranks, start_folder, dtype, seed)
     batches = open_batches(config, tokens, facts, seed)
     guardian = Guardian(config.guardian, device)
     state = TrainingState(model, build_optimizer(model, config.optimizer), batches, guardian=guardian, ranks=ranks)
@@ -110,7 +126,6 @@ def _train(
         state.meter = open_meter(device)
 
     # ---- where the run stands
-    chain = chain_fingerprints(_start(config, base, base_folder, tokens, seed), config.phases)
     reference = "base" if base_folder is None and config.phases[0].name == "base" else "initial"
     if ranks.is_main:
         out.mkdir(parents=True, exist_ok=True)
@@ -144,7 +159,7 @@ def _train(
             precision=config.precision,
             ranks=ranks,
         )
-        if state.step == reference_step:
+        if state.step == reference_step and untouched_bpb is None:
             base_bits = {domain: score.bits for domain, score in scores.items() if score.bits is not None}
             if ranks.is_main:
                 write_base_bits(base_bits, out / "base_bits.npz")
@@ -156,6 +171,7 @@ def _train(
             tokens=state.tokens,
             reference_step=reference_step,
             base_bits=base_bits,
+            base_bpb=untouched_bpb,
         )
         state.ledger += rows
         if trackers is not None:
@@ -192,7 +208,7 @@ def _train(
                 run_phase(state, phase, segment, loop, link)
 
     result = {
-        "base_model": f"{reference}/model",
+        "base_model": UNTOUCHED if untouched_bpb else f"{reference}/model",
         "final_model": f"{config.phases[-1].name}/model",
         "phases": state.finished,
         "parameters": parameters,
@@ -339,7 +355,7 @@ def build_model(
     if vocab_size > model.config.vocab_size:
         raise RecipeError(
             f"the tokenizer has {vocab_size} tokens and the base model {model.config.vocab_size}; "
-            "use the base model's own tokenizer (leave tokenizer.train and tokenizer.path out)"
+            "use the base model's own tokenizer (leave tokenizer.train and tokenizer.path out), or tokenizer.extend"
         )
     for phase in config.phases:
         if phase.sequence_length > model.config.max_positions:
@@ -361,18 +377,21 @@ def open_batches(config: TrainConfig, tokens: Path, facts: dict[str, Any], seed:
     )
 
 
-def _start(config: TrainConfig, base: BaseConfig, base_folder: Path | None, tokens: Path, seed: int) -> dict[str, Any]:
+def _start(
+    config: TrainConfig, base: BaseConfig, base_folder: Path | None, tokens: Path, facts: dict[str, Any], seed: int
+) -> dict[str, Any]:
     """What every phase's result depends on. Machine, threads, compilation, micro batches change rounding only."""
     return {
         "seed": seed,
         "base": fingerprint_large(base_folder) if base_folder else base.model_dump(mode="json"),
-        "tokens": fingerprint_large(tokens, ("*.idx", "*.bin", "tokenizer.json")),
+        "tokens": fingerprint_large(tokens, ("*.idx", "*.bin", "tokenizer.json", ROWS_FILE)),
         "optimizer": config.optimizer.model_dump(mode="json"),
         "fim": config.fim and config.fim.model_dump(mode="json"),
         "precision": config.precision,
         "heldout_tokens": config.ledger.heldout_tokens,
         **({"lora": config.lora.model_dump(mode="json")} if config.lora else {}),
         **({"float8": config.float8} if config.float8 else {}),
+        **({"new_rows": facts["tokenizer"]["extends"]["init"]} if extends_base(facts, base_folder) else {}),
     }
 
 
