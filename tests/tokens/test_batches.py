@@ -103,6 +103,28 @@ def test_epochs_count_over_all_phases():
     assert batches.epochs == {"a": 300 / domains["a"].tokens, "b": 100 / domains["b"].tokens}
 
 
+def test_a_changed_mixture_holds_exactly_from_there_and_is_remembered():
+    batches = TrainBatches(domains_of("a", "b"), {"a": 1.0}, 10, 1, EOD)
+    batches.start_phase({"a": 0.5, "b": 0.5}, 10, "CAP")
+    batches.next_batch(3)
+    batches.change_mixture({"a": 0.5, "b": 0.5}, "the same")
+    batches.change_mixture({"a": 0.9, "b": 0.1}, "undone before it gave anything")
+    batches.change_mixture({"a": 0.25, "b": 0.75}, "guardrails")
+    for _ in range(4):
+        assert batches.next_batch(4).domains.count("b") == 3
+    assert batches.history == [
+        {"phase": "CAP", "tokens": 0, "shares": {"a": 0.5, "b": 0.5}, "why": "phase begins"},
+        {"phase": "CAP", "tokens": 30, "shares": {"a": 0.25, "b": 0.75}, "why": "guardrails"},
+    ]
+    resumed = TrainBatches(domains_of("a", "b"), {"a": 1.0}, 10, 1, EOD)
+    resumed.load_state_dict(json.loads(json.dumps(batches.state_dict())))
+    resumed.start_phase({"b": 1.0}, 20, "CAT")
+    assert resumed.history[2:] == [{"phase": "CAT", "tokens": 190, "shares": {"b": 1.0}, "why": "phase begins"}]
+    with pytest.raises(RecipeError, match="phase CAT: shares sum to 0.5"):
+        resumed.change_mixture({"a": 0.5}, "guardrails")
+    assert resumed.shares == {"b": 1.0}
+
+
 def test_what_makes_no_sense_is_refused():
     with pytest.raises(RecipeError, match="phase CAP: shares sum to 0.5"):
         TrainBatches(domains_of("a"), {"a": 1.0}, 8, 1, EOD).start_phase({"a": 0.5}, 8, "CAP")

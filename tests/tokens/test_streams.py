@@ -70,6 +70,70 @@ def test_quarantined_documents_are_passed_over_and_the_order_of_the_others_stays
         stream.quarantine(range(len(lengths)))
 
 
+def stream_with_joins(documents: Documents, seed: int, stages: list[tuple[int, set[int], int]]) -> list[int]:
+    """The stream's tokens the slow way: all that is still to visit in a list, all tokens in another.
+
+    Each stage: how many documents there are, which of them are gone, how many tokens are taken.
+    """
+    known, epoch, joins, to_visit, tokens = 0, -1, 0, [], []
+    current: int | None = None
+    left: list[int] = []
+    for count, gone, wanted in stages:
+        if known and count > known:
+            joins += 1
+            pool = [*to_visit, *range(known, count)]
+            key = named_key("joined", seed, documents.domain, epoch, joins)
+            to_visit = [pool[place] for place in shuffled(len(pool), 0, len(pool), key)]
+        known = count
+        if current in gone:
+            left = []
+        end = len(tokens) + wanted
+        while len(tokens) < end or not left:  # the last target is a token on, which may be the next document's EOD
+            if not left:
+                if not to_visit:
+                    epoch, joins = epoch + 1, 0
+                    to_visit = shuffled(known, 0, known, named_key("order", seed, documents.domain, epoch)).tolist()
+                current = to_visit.pop(0)
+                left = [] if current in gone else [EOD, *documents.texts[current]]
+                continue
+            tokens.append(left.pop(0))
+    return tokens
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data(), st.integers(0, 5), st.lists(st.integers(1, 20), min_size=4, max_size=14))
+def test_documents_join_and_go_in_the_middle_of_an_epoch(data, seed, lengths):
+    documents = numbered(lengths)
+    counts = sorted(data.draw(st.lists(st.integers(3, len(lengths)), min_size=1, max_size=5)))
+    stages = [
+        (count, data.draw(st.sets(st.integers(0, count - 1), max_size=2)), data.draw(st.integers(1, 60)))
+        for count in counts
+    ]
+    given_out: list[int] = []
+    state = None
+    for count, gone, wanted in stages:
+        absent = np.isin(np.arange(count), list(gone)) if gone else None
+        stream = DomainStream(Documents(documents.texts[:count], absent=absent), seed, EOD)
+        if state:
+            stream.load_state_dict(state)
+        given_out += stream.next(wanted)[0].tolist()
+        state = stream.state_dict()
+    assert given_out == stream_with_joins(documents, seed, stages)
+
+
+def test_no_document_is_repeated_before_those_that_joined_were_visited_too():
+    documents = numbered([3] * 40)
+    stream = DomainStream(Documents(documents.texts[:25]), 1, EOD)
+    visited = stream.next(4 * 10)[3]
+    joined = DomainStream(documents, 1, EOD)
+    joined.load_state_dict(stream.state_dict())
+    visited += joined.next(4 * 30)[3]
+    assert sorted(once_in_a_row(visited)[:40]) == list(range(40))
+    places = [place for place, number in enumerate(once_in_a_row(visited)) if number >= 25]
+    assert min(places) < 18 and max(places) > 32  # spread over the rest, not at its end
+    assert joined.next(4)[3][0] in range(40) and joined.state_dict()["joined"] == []
+
+
 @settings(max_examples=60, deadline=None)
 @given(lengths_of_documents, st.integers(0, 5), st.integers(1, 3))
 def test_each_epoch_gives_each_document_whole_and_once(lengths, seed, epochs):
@@ -181,7 +245,7 @@ def test_a_domain_without_documents_is_refused():
         DomainStream(Documents([]), 0, EOD)
 
 
-@pytest.mark.parametrize("change", [{"documents": 9}, {"position": 5}, {"offset": 1000}])
+@pytest.mark.parametrize("change", [{"documents": 9}, {"position": 5}, {"position": -1}, {"offset": 1000}])
 def test_a_cursor_of_other_data_is_refused(change):
     stream = DomainStream(numbered([3, 5]), 0, EOD)
     with pytest.raises(DataError, match="not a place in the 2 documents"):

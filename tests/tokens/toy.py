@@ -54,6 +54,7 @@ class Documents:
 
     texts: list[list[int]]
     domain: str = "toy"
+    absent: np.ndarray | None = None
 
     def __post_init__(self):
         self.documents = len(self.texts)

@@ -61,16 +61,48 @@ class TrainBatches:
             domain: DomainStream(tokens, seed, eod_id, fim if fim and domain in fim.domains else None, fim_ids)
             for domain, tokens in domains.items()
         }
+        self.phase, self.tokens = "", 0
+        """The phase that runs, and the tokens given since the run began."""
+        self._planned: dict[str, float] = {}
+        self._left: dict[str, Any] = {}  # cursors of domains that are not open now, for their return
+        self.history: list[dict[str, Any]] = []
+        """Every mixture so far: `phase`, `tokens` of the run from which it held, `shares`, and `why`."""
         self.start_phase(shares, sequence_length)
 
     def start_phase(self, shares: dict[str, float], sequence_length: int, name: str = "") -> None:
         """A new mixture and sequence length; the domains' cursors stay where they are."""
+        self.phase, self._planned = name, dict(shares)
+        self._deal(shares, "phase begins")
+        self.sequence_length = sequence_length
+
+    def go_on(self, shares: dict[str, float]) -> None:
+        """The recipe's mixture for the phase that runs: where it is not the one of before, it holds from here on."""
+        if shares != self._planned:
+            self._planned = dict(shares)
+            self.change_mixture(shares, "recipe edited")
+
+    def change_mixture(self, shares: dict[str, float], why: str) -> None:
+        """Other shares from the next sequence on, exact from there; cursors and sequence length stay. Nothing happens
+        where they are those in force.
+
+        Not while a `Feed` holds the batches: it has made some ahead.
+
+        Raises:
+            RecipeError: shares that make no sense.
+        """
+        if {domain: share for domain, share in shares.items() if share > 0} != self._mixture.shares:
+            self._deal(shares, why)
+
+    def _deal(self, shares: dict[str, float], why: str) -> None:
         try:
-            check_shares(name, shares, self.streams)
+            check_shares(self.phase, shares, self.streams)
         except ValueError as error:
             raise RecipeError(str(error)) from None
-        self.sequence_length = sequence_length
         self._mixture = Mixture(shares)
+        # Of two at the same place nothing was given by the first.
+        before = [entry for entry in self.history if entry["tokens"] < self.tokens]
+        entry = {"phase": self.phase, "tokens": self.tokens, "shares": dict(self._mixture.shares), "why": why}
+        self.history = [*before, entry]
 
     @property
     def shares(self) -> dict[str, float]:
@@ -94,6 +126,7 @@ class TrainBatches:
             window = self.streams[domains[-1]].next(self.sequence_length)
             input_ids[row], targets[row], document_ids[row], numbers = window
             documents.append(numbers)
+        self.tokens += input_ids.size
         return Batch(input_ids, targets, document_ids, _positions(document_ids), domains, documents)
 
     def quarantine(self, documents: Mapping[str, Iterable[int]]) -> None:
@@ -106,6 +139,11 @@ class TrainBatches:
             if domain in self.streams:
                 self.streams[domain].quarantine(numbers)
 
+    def end_quarantine(self) -> None:
+        """Documents are passed over no longer: another phase may have found other ones bad."""
+        for stream in self.streams.values():
+            stream.end_quarantine()
+
     def names_of(self, documents: Mapping[str, Iterable[int]]) -> dict[str, list[str]]:
         """The ids of documents, by domain, in the order of their numbers."""
         return {domain: self.streams[domain].ids(numbers) for domain, numbers in documents.items()}
@@ -115,7 +153,11 @@ class TrainBatches:
         return {
             "sequence_length": self.sequence_length,
             "mixture": self._mixture.state_dict(),
-            "domains": {domain: stream.state_dict() for domain, stream in self.streams.items()},
+            "phase": self.phase,
+            "tokens": self.tokens,
+            "planned": dict(self._planned),
+            "history": list(self.history),
+            "domains": {**self._left, **{domain: stream.state_dict() for domain, stream in self.streams.items()}},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -126,9 +168,17 @@ class TrainBatches:
         """
         self.sequence_length = state["sequence_length"]
         self._mixture.load_state_dict(state["mixture"])
+        # Checkpoints written before these were recorded have none.
+        given = sum(domain["tokens_given"] for domain in state["domains"].values())
+        self.phase, self.tokens = state.get("phase", ""), state.get("tokens", given)
+        self.history = list(state.get("history", []))
+        self._planned = dict(state.get("planned", self._mixture.shares))
+        self._left = {domain: cursor for domain, cursor in state["domains"].items() if domain not in self.streams}
         for domain, stream in self.streams.items():
             if domain in state["domains"]:
                 stream.load_state_dict(state["domains"][domain])
+            else:
+                stream.rewind()
 
 
 def _check_fim(fim: FimConfig | None, fim_ids: dict[str, int] | None, domains: list[str]) -> None:

@@ -8,7 +8,12 @@ _ROUNDS = 6
 
 
 def shuffled(count: int, start: int, stop: int, key: int) -> np.ndarray:
-    """Places `start` to `stop` of the permutation of 0..count-1 that `key` names, int64; its memory is `stop - start`.
+    """Places `start` to `stop` of the permutation of 0..count-1 that `key` names, int64; its memory is `stop - start`."""
+    return permuted(np.arange(start, stop, dtype=np.uint64), count, key)
+
+
+def permuted(places: np.ndarray, count: int, key: int) -> np.ndarray:
+    """What stands at these places of the permutation of 0..count-1 that `key` names, int64.
 
     A bijection of k-bit numbers (odd multiplications and right xor-shifts, each of them one) is walked until it falls
     below `count`: cycle-walking, Black and Rogaway 2002. k is the least that holds, so two steps suffice on average.
@@ -24,7 +29,7 @@ def shuffled(count: int, start: int, stop: int, key: int) -> np.ndarray:
             value ^= value >> shift
         return value
 
-    value = step(np.arange(start, stop, dtype=np.uint64))
+    value = step(places.astype(np.uint64))
     while len(outside := np.flatnonzero(value >= count)):
         value[outside] = step(value[outside])
     return value.astype(np.int64)

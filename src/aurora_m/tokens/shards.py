@@ -241,6 +241,8 @@ class DomainTokens:
         DataError: there are no shards, a shard is damaged, or one is missing in the middle.
     """
 
+    absent = None  # all are there
+
     def __init__(self, tokens: Path, domain: str, split: str = "train") -> None:
         self.domain, self.split, self.folder = domain, split, tokens / domain
         found = sorted(self.folder.glob(f"{split}-*.idx"))

@@ -3,6 +3,7 @@
 The stream is EOD doc EOD doc EOD ...: EOD *begins* a segment, so it serves as the beginning-of-text token too.
 Every epoch visits each document once, in an order of its own. Nothing is kept per document: the order is computed
 where it is needed, by a keyed bijection instead of a stored permutation, so a cursor can be anywhere at no cost.
+Documents may join in the middle of an epoch (visits.py), and be absent from some moment on.
 """
 
 from collections.abc import Iterable
@@ -13,17 +14,22 @@ import numpy as np
 from aurora_m.workspace import DataError
 
 from .config import FimConfig
-from .order import draws, named_key, shuffled
+from .order import draws, named_key
+from .visits import Visits
 
 _BLOCK = 1024  # documents whose order is worked out at a time
 
 
 class Documents(Protocol):
-    """What a stream needs of its domain; `DomainTokens` is one."""
+    """What a stream needs of its domain; `DomainTokens` is one.
+
+    `absent`, bool[documents]: True where a document that once was there is gone; None where none is.
+    """
 
     domain: str
     documents: int
     tokens: int
+    absent: np.ndarray | None
 
     def document(self, index: int) -> np.ndarray: ...
 
@@ -32,6 +38,8 @@ class Documents(Protocol):
 
 class DomainStream:
     """A cursor over a domain: epoch, position in that epoch's order, token offset within the segment (0 is its EOD).
+
+    Where documents joined within the epoch, the position is in what was left then (-1: still in the document of then).
 
     `fim` is None where the domain is not rearranged; `fim_ids` holds the ids of "prefix", "middle", "suffix".
 
@@ -47,13 +55,17 @@ class DomainStream:
         fim: FimConfig | None = None,
         fim_ids: dict[str, int] | None = None,
     ) -> None:
-        if not tokens.documents:
+        if not _present(tokens):
             raise DataError(f"domain '{tokens.domain}' has no documents to train on; give it sources or leave it out")
         self._documents, self._seed, self._eod_id, self._fim, self._fim_ids = tokens, seed, eod_id, fim, fim_ids
-        self.epoch = self.position = self.offset = self.tokens_given = 0
         self._quarantined: set[int] = set()
-        self._block: tuple[int, int] | None = None
-        self._segment = self._load_segment()
+        self.rewind()
+
+    def rewind(self) -> None:
+        """The cursor to the beginning of the first epoch."""
+        self.epoch = self.tokens_given = 0
+        self._begin_epoch()
+        self._land()
 
     @property
     def epochs(self) -> float:
@@ -67,12 +79,18 @@ class DomainStream:
             DataError: no document would be left.
         """
         self._quarantined.update(documents)
-        if len(self._quarantined) >= self._documents.documents:
+        absent = self._documents.absent
+        counted = self._quarantined if absent is None else [one for one in self._quarantined if not absent[one]]
+        if len(counted) >= _present(self._documents):
             raise DataError(
-                f"domain '{self._documents.domain}': all {self._documents.documents} documents are quarantined"
+                f"domain '{self._documents.domain}': all {_present(self._documents)} documents are quarantined"
             )
         if self._number in self._quarantined:
             self._next_segment()
+
+    def end_quarantine(self) -> None:
+        """Documents are passed over no longer."""
+        self._quarantined.clear()
 
     def ids(self, numbers: Iterable[int]) -> list[str]:
         """The ids of documents by their numbers."""
@@ -109,50 +127,80 @@ class DomainStream:
             "position": self.position,
             "offset": self.offset,
             "tokens_given": self.tokens_given,
+            "joined": [list(layer) for layer in self._frozen],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Puts the cursor back.
+        """Puts the cursor back. Documents that came after the state was taken join: they are visited among those that
+        the epoch has still to visit.
 
         Raises:
             DataError: the state is of other documents.
         """
+        before = state["documents"]
         self.epoch, self.position, self.offset = state["epoch"], state["position"], state["offset"]
         self.tokens_given = state["tokens_given"]
-        if state["documents"] == self._documents.documents and 0 <= self.position < self._documents.documents:
-            self._segment = self._load_segment()
-            if 0 <= self.offset < len(self._segment):
-                if self._number in self._quarantined:
-                    self._next_segment()
+        self._frozen = [tuple(layer) for layer in state.get("joined", [])]
+        new = self._documents.documents - before
+        if new >= 0 and -bool(self._frozen) <= self.position < len(self._visits_of(before)):
+            if new:
+                self._frozen.append((self._visits_of(before).last_joined, self.position))
+                self.position = -1
+            self._visits, self._block = self._visits_of(self._documents.documents), None
+            if not self._is_passed_over(self._number):
+                self._segment = self._load_segment()
+                if 0 <= self.offset < len(self._segment):
+                    return
+            else:
+                self._next_segment()
                 return
         raise DataError(
             f"domain '{self._documents.domain}': the checkpoint stands at document {self.position} of "
-            f"{state['documents']}, token {self.offset}, which is not a place in the {self._documents.documents} "
+            f"{before}, token {self.offset}, which is not a place in the {self._documents.documents} "
             "documents now there; train again on the new data, or put the old token files back"
         )
 
+    def _visits_of(self, documents: int) -> Visits:
+        return Visits((self._seed, self._documents.domain, self.epoch), self._frozen, documents)
+
+    def _begin_epoch(self) -> None:
+        self._frozen: list[tuple[int, ...]] = []
+        self.position, self._block = 0, None
+        self._visits = self._visits_of(self._documents.documents)
+
+    def _is_passed_over(self, number: int) -> bool:
+        absent = self._documents.absent
+        return number in self._quarantined or (absent is not None and bool(absent[number]))
+
     def _next_segment(self) -> None:
-        """The cursor to the beginning of the next document that is not quarantined."""
+        """The cursor to the beginning of the next document that is not passed over."""
+        self.position += 1
+        self._land()
+
+    def _land(self) -> None:
+        """The cursor to the beginning of the document at the position, or of the next that is not passed over."""
         while True:
-            self.position += 1
-            if self.position == self._documents.documents:
-                self.epoch, self.position = self.epoch + 1, 0
-            if self._number not in self._quarantined:
+            if self.position == len(self._visits):
+                self.epoch += 1
+                self._begin_epoch()
+            if not self._is_passed_over(self._number):
                 break
+            self.position += 1
         self._segment = self._load_segment()
         self.offset = 0
 
     @property
     def _number(self) -> int:
         """The document at the cursor."""
-        if self._block != (self.epoch, self.position // _BLOCK):
+        if self._block is None or not 0 <= self.position - self._block < len(self._order):
             self._load_block()
-        return self._order[self.position % _BLOCK]
+        assert self._block is not None
+        return self._order[self.position - self._block]
 
     def _load_segment(self) -> np.ndarray:
         """The segment at the cursor: EOD, then the document, rearranged where its turn for it has come."""
-        place = self.position % _BLOCK
         text = self._documents.document(self._number)[:-1]
+        place = self.position - (self._block or 0)
         if self._fim and self._fim_draws[place, 0] < self._fim.rate:
             return self._fill_in_the_middle(text, self._fim_draws[place])
         segment = np.empty(len(text) + 1, dtype=text.dtype)
@@ -161,13 +209,11 @@ class DomainStream:
         return segment
 
     def _load_block(self) -> None:
-        start = self.position // _BLOCK * _BLOCK
-        stop = min(start + _BLOCK, self._documents.documents)
+        self._block = self.position // _BLOCK * _BLOCK if self.position >= 0 else -1
+        order = self._visits.numbers(self._block, min(max(self._block, 0) + _BLOCK, len(self._visits)))
         names = (self._seed, self._documents.domain, self.epoch)
-        order = shuffled(self._documents.documents, start, stop, named_key("order", *names))
         self._order = order.tolist()
         self._fim_draws = draws(order, 4, named_key("fim", *names)) if self._fim else np.empty(0)
-        self._block = (self.epoch, self.position // _BLOCK)
 
     def _fill_in_the_middle(self, text: np.ndarray, draw: np.ndarray) -> np.ndarray:
         """EOD and the document as prefix-suffix-middle or suffix-prefix-middle, cut at two random places.
@@ -182,3 +228,7 @@ class DomainStream:
         if draw[1] < self._fim.spm_rate:
             return np.concatenate([eod, begin, end, suffix, mid, prefix, middle])
         return np.concatenate([eod, begin, prefix, end, suffix, mid, middle])
+
+
+def _present(tokens: Documents) -> int:
+    return tokens.documents - (0 if tokens.absent is None else int(tokens.absent.sum()))

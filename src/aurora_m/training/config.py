@@ -9,6 +9,8 @@ from aurora_m.model import LoraConfig
 from aurora_m.tokens import FimConfig
 from aurora_m.workspace import Count, RecipeError, Section, Share, parse_count
 
+from .guardrails_config import GuardrailsConfig, guarded_domains, with_replay
+
 ActivationCheckpointing = Literal["none", "selective", "full"]
 
 _STEPS_PATTERN = re.compile(r"(\S+)\s*steps?")
@@ -123,10 +125,10 @@ class GuardianConfig(Section):
 
 
 class LedgerConfig(Section):
-    """Every how many tokens all held-out sets are scored, and on how many tokens of each at most."""
+    """Every how many tokens all held-out sets are scored, and on how many tokens of each, or by domain, at most."""
 
     every: Annotated[Count, Field(gt=0)]
-    heldout_tokens: Annotated[Count, Field(gt=0)] | None = None
+    heldout_tokens: Annotated[Count, Field(gt=0)] | dict[str, Annotated[Count, Field(gt=0)]] | None = None
 
 
 class CheckpointConfig(Section):
@@ -216,6 +218,16 @@ class TrainConfig(Section):
     threads: PositiveInt | None = None
     parallel: ParallelConfig = ParallelConfig()
     telemetry: TelemetryConfig = TelemetryConfig()
+    guardrails: GuardrailsConfig | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _replay_names_its_domains(cls, value: Any) -> Any:
+        """In a mixture, `replay` stands for even shares of the guarded domains."""
+        if not isinstance(value, dict) or not isinstance(value.get("phases"), list):
+            return value
+        guarded = guarded_domains(value.get("guardrails"))
+        return value | {"phases": [with_replay(phase, guarded) for phase in value["phases"]]}
 
     @model_validator(mode="after")
     def _phases_follow_each_other(self) -> "TrainConfig":

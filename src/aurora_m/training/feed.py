@@ -3,6 +3,7 @@
 import queue
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -24,9 +25,7 @@ class Feed:
         self.state: dict[str, Any] = source.state_dict()
         self.waited_seconds = 0.0
         self._source, self._sequences, self._batches = source, sequences, batches
-        self._ready: queue.Queue[tuple[Batch, dict[str, Any]] | BaseException] = queue.Queue(_AHEAD)
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._fill, name="feed", daemon=True)
+        self._given = 0
 
     def next(self) -> Batch:
         """The next batch.
@@ -40,11 +39,20 @@ class Feed:
         if isinstance(made, BaseException):
             raise made
         batch, self.state = made
+        self._given += 1
         return batch
+
+    def redirect(self, change: Callable[[], None]) -> None:
+        """Has `change` done to the source between the last batch handed out and the next; what was made ahead is made
+        anew."""
+        self._end()
+        change()
+        self.state = self._source.state_dict()
+        self._begin()
 
     def _fill(self) -> None:
         try:
-            for _ in range(self._batches):
+            for _ in range(self._batches - self._given):
                 if self._stop.is_set():
                     return
                 batch = self._source.next_batch(self._sequences)
@@ -60,14 +68,23 @@ class Feed:
             except queue.Full:
                 continue
 
-    def __enter__(self) -> "Feed":
+    def _begin(self) -> None:
+        self._ready: queue.Queue[tuple[Batch, dict[str, Any]] | BaseException] = queue.Queue(_AHEAD)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._fill, name="feed", daemon=True)
         self._thread.start()
+
+    def _end(self) -> None:
+        """Ends the thread and puts the source back to the last batch handed out."""
+        self._stop.set()
+        self._thread.join()
+        self._source.load_state_dict(self.state)
+
+    def __enter__(self) -> "Feed":
+        self._begin()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Ends the thread and puts the source back to the last batch handed out."""
-        self._stop.set()
-        self._thread.join()
-        self._source.load_state_dict(self.state)
+        self._end()

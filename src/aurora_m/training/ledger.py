@@ -66,7 +66,7 @@ def score_heldout(
     tokens: Path,
     domains: list[str],
     sequence_length: int,
-    heldout_tokens: int | None = None,
+    heldout_tokens: int | dict[str, int] | None = None,
     batch_size: int | None = None,
     precision: Literal["auto", "float32", "bfloat16"] = "auto",
     ranks: Ranks = SINGLE,
@@ -76,7 +76,8 @@ def score_heldout(
 
     Args:
         tokens: the folder written by the tokenize stage.
-        heldout_tokens: at most about this many tokens of each domain, whole documents; None for all.
+        heldout_tokens: at most about this many tokens of each domain, or by domain, whole documents; None, and for a
+            domain without a number, all.
         batch_size: windows per forward pass; None for about 4,096 tokens.
         ranks: those that score together; each data rank takes its share of the batches.
         chosen: the numbers of the documents to score, by domain, in place of those `heldout_tokens` takes.
@@ -96,7 +97,7 @@ def score_heldout(
                 sequence_length,
                 batch_size,
                 eod_id,
-                heldout_tokens,
+                heldout_tokens.get(domain) if isinstance(heldout_tokens, dict) else heldout_tokens,
                 precision,
                 ranks,
                 (chosen or {}).get(domain),

@@ -37,6 +37,7 @@ from .ranks import Ranks, open_ranks
 from .rollback import leave_out_quarantined
 from .schedule import build_segments
 from .state import TrainingState, resume
+from .steering import check_guarded, open_steering, refuse_given_up, write_decisions
 from .telemetry import MetricsFile
 from .trackers import Trackers, check_trackers
 from .trainer import Loop, export_model, run_phase
@@ -179,6 +180,15 @@ def _train(
         if ranks.is_main:
             write_ledger(state.ledger, out / "ledger.parquet")
 
+    steer = None
+    if config.guardrails:
+        trained = [name for name, splits in facts["domains"].items() if splits["train"]["tokens"]]
+        check_guarded(config.guardrails, domains, trained)
+        refuse_given_up(state, config.guardrails, config.phases)
+        steer = open_steering(config.guardrails, batches, reference_step, out, progress, ranks.is_main)
+        if ranks.is_main:
+            write_decisions(state.decisions, out)
+
     if state.ledger:
         if ranks.is_main:
             write_ledger(state.ledger, out / "ledger.parquet")
@@ -199,6 +209,7 @@ def _train(
         activation_checkpointing=config.activation_checkpointing,
         measure=measure,
         measure_every=config.ledger.every,
+        steer=steer,
         begin=lambda phase: batches.start_phase(phase.mixture, phase.sequence_length, phase.name),
         trackers=trackers,
     )

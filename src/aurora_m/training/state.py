@@ -1,6 +1,7 @@
 """Everything that training changes, and how it comes back from a checkpoint."""
 
 from collections.abc import Iterable, Mapping
+from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -65,6 +66,8 @@ class TrainingState:
     metrics_position: int = 0
     last_loss: float | None = None
     """Of the last step that was taken and whose figures are known."""
+    decisions: list[dict[str, Any]] = field(default_factory=list)
+    """Of the guardrails, over all phases."""
     bad_steps: list[dict[str, Any]] = field(default_factory=list)
     """The bad steps up to the last one, in a row: number, reason, documents."""
     joules: dict[str, float] = field(default_factory=dict)
@@ -78,6 +81,12 @@ class TrainingState:
     def __post_init__(self) -> None:
         if self.guardian is None:
             self.guardian = Guardian(GuardianConfig(), next(self.model.parameters()).device)
+
+    @property
+    def rate_factor(self) -> float:
+        """By which the guardrails multiply the phase's learning rate now."""
+        own = [row for row in self.decisions if row["phase"] == self.phase]
+        return own[-1]["rate_factor"] if own else 1.0
 
     def begin(self, phase: str) -> None:
         """Turns to a phase at its first step."""
@@ -138,7 +147,7 @@ class TrainingState:
         record = load_checkpoint(folder, tensors, self.ranks)
         restore_random(tensors)
         for name in _RECORDED:
-            setattr(self, name, record.get(name, {}) if name in _LATER else record[name])
+            setattr(self, name, record.get(name, copy(_LATER[name])) if name in _LATER else record[name])
         self.batches.load_state_dict(record["batches"])
 
     def _tensors(self) -> dict[str, Tensor]:
@@ -161,8 +170,10 @@ _RECORDED = (
     "bad_steps",
     "joules",
     "phase_joules",
+    "decisions",
 )
-_LATER = ("joules", "phase_joules")  # checkpoints written before these were recorded have none
+# Checkpoints written before these were recorded have none.
+_LATER: dict[str, Any] = {"joules": {}, "phase_joules": {}, "decisions": []}
 
 
 def resume(state: TrainingState, out: Path, chain: Chain, progress: Progress) -> bool:

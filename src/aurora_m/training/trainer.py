@@ -16,7 +16,7 @@ from torch import Tensor
 
 from aurora_m.model import IGNORED, Decoder, save_model, write_model
 from aurora_m.tokens import Batch
-from aurora_m.workspace import Progress, Task, atomic_folder
+from aurora_m.workspace import AuroraError, Progress, Task, atomic_folder
 
 from .chain import mark_phase
 from .checkpoint_writer import CheckpointWriter
@@ -41,6 +41,14 @@ from .trackers import Trackers
 
 # ----------------------------------------------------------------------------------------------- one phase
 @dataclass(frozen=True)
+class Steering:
+    """What a controller wants after a measurement: a change of the batches, an end of training and why, or neither."""
+
+    change: Callable[[], None] | None = None
+    stop: str | None = None
+
+
+@dataclass(frozen=True)
 class Loop:
     """What stays the same over the phases of a run. `measure` takes the ledger, every `measure_every` tokens."""
 
@@ -56,6 +64,8 @@ class Loop:
     """How the model was built; it tells how many sequences fit at once."""
     measure: Callable[[TrainingState], None] | None = None
     measure_every: int | None = None
+    steer: Callable[[TrainingState, PhaseConfig, Segment], Steering] | None = None
+    """Asked after each measurement within a phase and at its end."""
     begin: Callable[[PhaseConfig], None] | None = None
     """Turns the batches to a phase that has not begun."""
     trackers: Trackers | None = None
@@ -66,7 +76,8 @@ def run_phase(state: TrainingState, phase: PhaseConfig, segment: Segment, loop: 
 
     Raises:
         StoppedByUser: SIGINT, SIGTERM or SIGUSR1; the step was finished and a checkpoint written.
-        AuroraError: steps are bad again and again (nothing is written), or the disk is full.
+        AuroraError: steps are bad again and again (nothing is written), the disk is full, or a controller ended
+            training (a checkpoint was written).
     """
     if state.phase != phase.name:
         state.begin(phase.name)
@@ -124,7 +135,7 @@ def _run_steps(
         grad_norm = clip_gradients(list(state.model.parameters()), loop.clip, ranks)
 
         # ---- the step, which the device leaves out where it is bad
-        rate = segment.rate(state.tokens + phase.tokens_per_step)
+        rate = segment.rate(state.tokens + phase.tokens_per_step) * state.rate_factor
         set_rate(state.optimizer, rate)
         bad = state.guardian.judge(loss, grad_norm)
         take_step(state.optimizer, bad)
@@ -153,18 +164,26 @@ def _run_steps(
             return False
 
         # ---- ledger, end of the phase, checkpoint (none to go back to while steps are bad)
+        steering = Steering()
         if measures and loop.measure:
             loop.measure(state)
+            if loop.steer is not None:
+                steering = loop.steer(state, phase, segment)
+            if steering.change is not None:
+                feed.redirect(steering.change)
         if last:
             export_model(state.model, loop.out / phase.name / "model", loop.tokenizer, loop.eod_id, ranks)
             state.take_energy()
             state.finished.append(_phase_row(state, phase, state.last_loss))
             state.bad_steps = []
-        if last or stops or (due and not state.bad_steps):
+        if last or stops or steering.stop or (due and not state.bad_steps):
             if not last:
                 state.take_energy()
             state.metrics_position = metrics.position
-            saved = state.save(loop.out, fingerprint, loop.checkpoint, feed.state, wait=last or stops)
+            waits = last or stops or steering.stop is not None
+            saved = state.save(loop.out, fingerprint, loop.checkpoint, feed.state, wait=waits)
+            if steering.stop is not None:
+                raise AuroraError(f"phase {phase.name}, step {state.step}: {steering.stop} (checkpoint: {saved})")
             if stops:
                 scheduled = ranks.any(stop.exit_code != 0)  # the signal may have reached one of them
                 raise StoppedByUser(

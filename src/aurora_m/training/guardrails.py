@@ -1,0 +1,353 @@
+"""Guardrails: replay shares, and where asked for the rate, so that guarded domains end a phase inside their budgets.
+
+A decision is a pure function of the ledger, the mixtures so far and the recipe; the controller keeps nothing to
+itself, so it can neither wind up nor lose anything at a stop. At each measurement it asks the equation of
+`forgetting_model` how every guarded domain will stand at the phase's end, and gives each the least replay that holds
+its budget with the wanted confidence and keeps the worst on the way under the looser limit for it. What no replay up
+to the ceiling can hold is said, with what it would take.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from .config import PhaseConfig
+from .forgetting_model import DEFAULT_PRIOR, Belief, Course, Measurement, Prior, believe
+from .guardrails_config import GuardrailsConfig
+from .schedule import Segment
+
+_PIECES = 48  # of a phase, at least
+_PASSES = 3  # over the domains: each one's share depends a little on the others'
+_HOPELESS = 0.1  # a budget that is held with less than this probability at the ceiling ...
+_TIMES = 2  # ... so many measurements in a row is given up
+_FACTORS = (0.8, 0.65, 0.5, 0.35, 0.25, 0.15)  # of the planned rate, tried from the highest
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What a decision expects of a domain: `change` is the last measured one, `forecast` the one at the phase's end,
+    `low` to `high` its 80 % interval, all relative; `needed`: the share that holds the budget, None: none does."""
+
+    change: float
+    stderr: float | None
+    budget: float
+    forecast: float
+    low: float
+    high: float
+    worst_ahead: float
+    share_before: float
+    share: float
+    needed: float | None
+    probability: float
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Shares from here on; `verdict` is hold, raise, lower, or infeasible.
+
+    `hopeless`: the domains whose budget the ceiling would not hold by today's forecast; `infeasible`: those given up by
+    this decision.
+    """
+
+    phase: str
+    step: int
+    tokens: int
+    progress: float
+    shares: dict[str, float]
+    rate_factor: float
+    verdict: str
+    hopeless: list[str]
+    infeasible: list[str]
+    domains: dict[str, Outlook]
+    why: str
+
+    def row(self) -> dict[str, Any]:
+        """For guardrails.jsonl."""
+        return {name: value for name, value in asdict(self).items() if name != "domains"} | {
+            "domains": {domain: _rounded(asdict(outlook)) for domain, outlook in self.domains.items()},
+            "shares": _rounded(self.shares),
+        }
+
+
+class Guardrails:
+    """The controller of one phase.
+
+    Args:
+        start: the run's tokens at the phase's beginning.
+    """
+
+    def __init__(
+        self, config: GuardrailsConfig, phase: PhaseConfig, segment: Segment, start: int, prior: Prior = DEFAULT_PRIOR
+    ) -> None:
+        self.config, self.phase, self.prior = config, phase, prior
+        self.start, self.end = start, start + phase.steps * phase.tokens_per_step
+        self._rates = _Rates(segment, start, self.end)
+
+    def decide(
+        self,
+        ledger: list[dict[str, Any]],
+        mixtures: list[dict[str, Any]],
+        earlier: list[dict[str, Any]],
+        *,
+        step: int,
+        tokens: int,
+    ) -> Decision:
+        """What to do from `tokens` on.
+
+        Args:
+            ledger: all its rows.
+            mixtures: `phase`, `tokens` and `shares` of every mixture of the run, in their order.
+            earlier: rows of the decisions so far in this phase.
+        """
+        own = [one for one in mixtures if one["phase"] == self.phase.name]
+        past = [one for one in own if one["tokens"] < max(tokens, self.start + 1)]
+        before = {domain: past[-1]["shares"].get(domain, 0.0) for domain in self.config.budget}
+        factors = [(self.start, 1.0), *((row["tokens"], row["rate_factor"]) for row in earlier)]
+        beliefs = {domain: self._believe(domain, ledger, past, factors, tokens) for domain in self.config.budget}
+        factor = factors[-1][1]
+        shares, needed = self._shares(beliefs, tokens, factor, before)
+        hopeless = self._hopeless(beliefs, tokens, factor)
+        given_up = [name for name in hopeless if _in_a_row(name, earlier) + 1 >= _TIMES]
+        said = {name for row in earlier for name in row["infeasible"]}
+        if given_up and self.config.infeasible == "lower rate":
+            factor = self._feasible_factor(beliefs, tokens, factor)
+            shares, needed = self._shares(beliefs, tokens, factor, before)
+        shares = {domain: self._damped(before[domain], share, tokens) for domain, share in shares.items()}
+        outlooks = {
+            domain: self._outlook(belief, domain, ledger, tokens, factor, shares, before, needed[domain])
+            for domain, belief in beliefs.items()
+        }
+        news = [name for name in given_up if name not in said]
+        moved = sum(shares.values()) - sum(before.values())
+        verdict = "infeasible" if news else "raise" if moved > 1e-9 else "lower" if moved < -1e-9 else "hold"
+        return Decision(
+            phase=self.phase.name,
+            step=step,
+            tokens=tokens,
+            progress=round((tokens - self.start) / (self.end - self.start), 4),
+            shares=self.mixture(shares),
+            rate_factor=factor,
+            verdict=verdict,
+            hopeless=hopeless,
+            infeasible=news,
+            domains=outlooks,
+            why=_reason(outlooks, news),
+        )
+
+    def mixture(self, replay: dict[str, float]) -> dict[str, float]:
+        """These shares for the guarded domains, and the rest of the phase's mixture in its own proportions."""
+        others = {name: share for name, share in self.phase.mixture.items() if name not in replay and share > 0}
+        rest, total = 1 - sum(replay.values()), sum(others.values())
+        shares = {name: share for name, share in replay.items() if share > 0}
+        return shares | {name: rest * share / total for name, share in others.items()}
+
+    # ------------------------------------------------------------------------------------------- the parts
+    def _believe(
+        self,
+        domain: str,
+        ledger: list[dict[str, Any]],
+        past: list[dict[str, Any]],
+        factors: list[tuple[int, float]],
+        tokens: int,
+    ) -> Belief:
+        rows = [row for row in ledger if row["domain"] == domain and row["change"] is not None]
+        begun = [row for row in rows if row["tokens"] <= self.start]
+        start = float(np.log1p(begun[-1]["change"])) if begun else 0.0
+        measured = [row for row in rows if self.start < row["tokens"] <= tokens]
+        places = sorted(
+            {row["tokens"] for row in measured} | {one["tokens"] for one in past if one["tokens"] > self.start}
+        )
+        points = self._rates.points(self.start, tokens, places)
+        course = self._course(points, past, domain, factors)
+        measurements = [
+            Measurement(
+                int(np.searchsorted(points, row["tokens"])),
+                float(np.log1p(row["change"])),
+                row["change_stderr"] or 0.0,
+            )
+            for row in measured
+        ]
+        return believe(start, self._rates.start_rate, course, measurements, self.prior)
+
+    def _course(
+        self, points: np.ndarray, past: list[dict[str, Any]], domain: str, factors: list[tuple[int, float]]
+    ) -> Course:
+        """From the first point to the last, with the shares and rate factors that held."""
+        begins = points[:-1]
+        progress, rate = self._rates.between(points)
+        factor = np.array([[one for at, one in factors if at <= place][-1] for place in begins])
+        held = [[one["shares"] for one in past if one["tokens"] <= place][-1] for place in begins]
+        own = np.array([shares.get(domain, 0.0) for shares in held])
+        every = np.array([sum(shares.get(name, 0.0) for name in self.config.budget) for shares in held])
+        return Course(progress * factor, rate * factor, own, every)
+
+    def _rest(self, tokens: int, factor: float, own: float, all_replay: float) -> Course:
+        progress, rate = self._rates.between(self._rates.points(tokens, self.end, []))
+        n = len(progress)
+        return Course(progress * factor, rate * factor, np.full(n, own), np.full(n, all_replay))
+
+    def _shares(
+        self, beliefs: dict[str, Belief], tokens: int, factor: float, before: dict[str, float]
+    ) -> tuple[dict[str, float], dict[str, float | None]]:
+        """The least share of each that holds its budget, under the ceiling; and the one it needs without a ceiling."""
+        shares = dict(before)
+        needed: dict[str, float | None] = {}
+        for _ in range(_PASSES):
+            for domain, belief in beliefs.items():
+                others = sum(share for name, share in shares.items() if name != domain)
+                needed[domain] = self._needed(belief, domain, tokens, factor, others)
+                room = max(self.config.floor, self.config.ceiling - others)
+                wanted = needed[domain]
+                shares[domain] = room if wanted is None else min(wanted, room)
+        return shares, needed
+
+    def _needed(self, belief: Belief, domain: str, tokens: int, factor: float, others: float) -> float | None:
+        """The least share that holds the domain's budget; None where none does."""
+        if tokens >= self.end:
+            return self.config.floor
+        grid = (
+            self.config.floor + (max(self.config.floor, 1 - others) - self.config.floor) * np.linspace(0, 1, 33) ** 1.5
+        )
+
+        def holds(share: float) -> bool:
+            return self._probability(belief, domain, tokens, factor, share, share + others) >= self.config.confidence
+
+        if not holds(grid[-1]):
+            return None
+        low, high = 0, len(grid) - 1  # more replay of a domain never raises its forecast: bisection
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (low, middle) if holds(grid[middle]) else (middle + 1, high)
+        return float(grid[low])
+
+    def _probability(
+        self, belief: Belief, domain: str, tokens: int, factor: float, own: float, all_replay: float
+    ) -> float:
+        """That the budget is held at the end and its multiple on the way, of what replay can still do about it."""
+        budget = self.config.budget[domain]
+        end, worst = belief.forecast(self._rest(tokens, factor, own, all_replay))
+        held = belief.share_within(end, float(np.log1p(budget)))
+        if self.config.transient is None:
+            return held
+        limit = float(np.log1p(self.config.transient * budget))
+        # Half is enough for the transient: it is a looser promise, and often passes before replay can act.
+        return min(held, 2 * belief.share_within(worst, limit))
+
+    def _hopeless(self, beliefs: dict[str, Belief], tokens: int, factor: float) -> list[str]:
+        """The domains whose budget even the ceiling will not hold at the end."""
+        if tokens >= self.end:
+            return []
+        others = self.config.floor * (len(beliefs) - 1)
+        hopeless = []
+        for domain, belief in beliefs.items():
+            end, _ = belief.forecast(self._rest(tokens, factor, self.config.ceiling - others, self.config.ceiling))
+            if belief.share_within(end, float(np.log1p(self.config.budget[domain]))) < _HOPELESS:
+                hopeless.append(domain)
+        return hopeless
+
+    def _feasible_factor(self, beliefs: dict[str, Belief], tokens: int, factor: float) -> float:
+        """The highest factor of the rate at which no budget is hopeless; where all are, the one that ends lowest.
+
+        A lower rate also repairs more slowly, so that may be the factor there is.
+        """
+        tried = [factor, *(one for one in _FACTORS if one < factor)]
+        feasible = (one for one in tried if not self._hopeless(beliefs, tokens, one))
+        return next(feasible, None) or min(tried, key=lambda one: self._excess_at_ceiling(beliefs, tokens, one))
+
+    def _excess_at_ceiling(self, beliefs: dict[str, Belief], tokens: int, factor: float) -> float:
+        """By how much the domains together miss their budgets with all the replay there may be, dealt evenly."""
+        own = self.config.ceiling / len(beliefs)
+        missed = 0.0
+        for domain, belief in beliefs.items():
+            end, _ = belief.forecast(self._rest(tokens, factor, own, self.config.ceiling))
+            missed += max(0.0, belief.quantile(end, 0.5) - float(np.log1p(self.config.budget[domain])))
+        return missed
+
+    def _damped(self, before: float, wanted: float, tokens: int) -> float:
+        """Most of the way to the wanted share; none of it where the difference is too small, or the phase over."""
+        if tokens >= self.end:
+            return before
+        return before if abs(wanted - before) < self.config.deadband else before + self.config.gain * (wanted - before)
+
+    def _outlook(
+        self,
+        belief: Belief,
+        domain: str,
+        ledger: list[dict[str, Any]],
+        tokens: int,
+        factor: float,
+        shares: dict[str, float],
+        before: dict[str, float],
+        needed: float | None,
+    ) -> Outlook:
+        row = [row for row in ledger if row["domain"] == domain and row["tokens"] <= tokens][-1]
+        budget = self.config.budget[domain]
+        if tokens < self.end:
+            end, worst = belief.forecast(self._rest(tokens, factor, shares[domain], sum(shares.values())))
+        else:
+            end = worst = np.full(len(belief.weights), np.log1p(row["change"] or 0.0))
+        low, middle, high = (float(np.expm1(belief.quantile(end, q))) for q in (0.1, 0.5, 0.9))
+        return Outlook(
+            change=row["change"] or 0.0,
+            stderr=row["change_stderr"],
+            budget=budget,
+            forecast=middle,
+            low=low,
+            high=high,
+            worst_ahead=float(np.expm1(belief.quantile(worst, 0.5))),
+            share_before=before[domain],
+            share=shares[domain],
+            needed=needed,
+            probability=belief.share_within(end, float(np.log1p(budget))),
+        )
+
+
+class _Rates:
+    """The planned rate over a phase, as shares of its highest, and the progress made with it."""
+
+    def __init__(self, segment: Segment, start: int, end: int) -> None:
+        self._segment, self._start, self._end = segment, start, end
+        self._fine = np.linspace(start, end, 2049)
+        rates = np.array([segment.rate(round(place)) for place in self._fine])
+        self._highest = float(rates.max())
+        steps = (rates[1:] + rates[:-1]) / 2 * np.diff(self._fine)
+        self._done = np.concatenate([[0.0], np.cumsum(steps) / steps.sum()])
+        self._rates = rates / self._highest
+        continues = segment.start < start
+        self.start_rate = segment.rate(start) / self._highest if continues else 0.0
+
+    def points(self, first: int, last: int, places: list[int]) -> np.ndarray:
+        """Places from `first` to `last`, close enough together for the equation, these among them: int64[n + 1]."""
+        width = (self._end - self._start) / _PIECES
+        even = np.linspace(first, last, max(1, round((last - first) / width)) + 1).round().astype(np.int64)
+        return np.unique(np.concatenate([even, np.array(places, np.int64)]))
+
+    def between(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Progress from each point to the next, and the rate at the latter."""
+        done = np.interp(points, self._fine, self._done)
+        return np.diff(done), np.interp(points[1:], self._fine, self._rates)
+
+
+def _rounded(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: round(value, 6) if isinstance(value, float) else value for name, value in values.items()}
+
+
+def _in_a_row(domain: str, earlier: list[dict[str, Any]]) -> int:
+    """How many of the last decisions found the domain's budget hopeless."""
+    count = 0
+    for row in reversed(earlier):
+        if domain not in row["hopeless"]:
+            break
+        count += 1
+    return count
+
+
+def _reason(outlooks: dict[str, Outlook], infeasible: list[str]) -> str:
+    """One line: every domain's forecast against its budget."""
+    said = [
+        f"{domain} {one.change:+.1%} now, {one.forecast:+.1%} ({one.low:+.1%} to {one.high:+.1%}) forecast at the end, "
+        f"budget {one.budget:.1%}"
+        for domain, one in outlooks.items()
+    ]
+    return "; ".join(said) + (f"; infeasible: {', '.join(infeasible)}" if infeasible else "")
