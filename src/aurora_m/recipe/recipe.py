@@ -60,6 +60,8 @@ class Recipe(Section):
         complaints = [*self._language_complaints(), *self._domain_complaints(), *self._tokenizer_complaints()]
         if self.train.lora and self.base.architecture:
             complaints.append("train.lora: adapts an existing model; give base.path, or leave lora out")
+        if self.train.embeddings_first and self.base.architecture:
+            complaints.append("train.embeddings_first: is for an existing model; give base.path, or leave it out")
         if self.train.lora and self.tokenizer.extend:
             complaints.append("train.lora: does not train the rows of tokens, so it does not go with tokenizer.extend")
         if complaints:

@@ -7,6 +7,7 @@ from .config import FimConfig, SpecialTokens, TokenizerConfig, TokenizerExtendCo
 
 if TYPE_CHECKING:
     from .batches import Batch, HeldoutBatch, HeldoutBatches, TrainBatches, choose_documents, heldout_batches
+    from .fertility import describe_fertility, measure_fertility
     from .mixture import Mixture, check_shares
     from .new_rows import ROWS_FILE, NewRows
     from .shards import DomainTokens, Shard, ShardWriter
@@ -36,8 +37,10 @@ __all__ = [
     "TrainBatches",
     "check_shares",
     "choose_documents",
+    "describe_fertility",
     "heldout_batches",
     "load_tokenizer",
+    "measure_fertility",
     "tokenize",
 ]
 
@@ -59,7 +62,9 @@ __getattr__ = lazy_exports(
         "TrainBatches": "batches",
         "check_shares": "mixture",
         "choose_documents": "batches",
+        "describe_fertility": "fertility",
         "heldout_batches": "batches",
+        "measure_fertility": "fertility",
         "load_tokenizer": "tokenizer",
         "tokenize": "stage",
     },

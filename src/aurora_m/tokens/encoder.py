@@ -48,7 +48,7 @@ class Encoder:
     """
 
     def __init__(self, tokenizer: Tokenizer, samples: Iterable[str] = ()) -> None:
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._dtype = stored_dtype(tokenizer.vocab_size)
         made = CompiledEncoder.of(tokenizer)
         self.compiled = None if isinstance(made, str) else made
@@ -73,14 +73,14 @@ class Encoder:
             raise DataError(f"a text is no valid UTF-8 ({error}); run the curate stage again") from None
         if self.compiled is None:
             return self._encode_by_reference(texts)
-        encoded, left = self.compiled.encode(texts, self._tokenizer.eod_id)
+        encoded, left = self.compiled.encode(texts, self.tokenizer.eod_id)
         encoded = Encoded(encoded.tokens.astype(self._dtype), encoded.lengths)
         return self._with_the_left(texts, encoded, left) if left.any() else encoded
 
     def _encode_by_reference(self, texts: pa.LargeStringArray) -> Encoded:
-        ids = self._tokenizer.encode_batch(texts.to_pylist())
+        ids = self.tokenizer.encode_batch(texts.to_pylist())
         lengths = np.array([len(document) + 1 for document in ids], dtype=np.int64)
-        tokens = np.full(lengths.sum(), self._tokenizer.eod_id, dtype=self._dtype)
+        tokens = np.full(lengths.sum(), self.tokenizer.eod_id, dtype=self._dtype)
         for document, end in zip(ids, np.cumsum(lengths).tolist(), strict=True):
             tokens[end - 1 - len(document) : end - 1] = document
         return Encoded(tokens, lengths)
@@ -96,7 +96,7 @@ class Encoder:
         return Encoded(tokens, lengths)
 
     def _disagreement(self, texts: list[str]) -> str | None:
-        special = self._tokenizer.backend.get_added_tokens_decoder().values()
+        special = self.tokenizer.backend.get_added_tokens_decoder().values()
         texts = [*texts, " x".join(token.content for token in special)]
         array = pa.array(texts, pa.large_string())
         ours, theirs = self.encode(array), self._encode_by_reference(array)

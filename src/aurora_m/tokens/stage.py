@@ -69,7 +69,9 @@ def tokenize(
     }
     if extension:
         heldout = {key: paths for key, paths in files.items() if key[1] == "heldout"}
-        _write_base(config, heldout, out / BASE_FOLDER, extension, seed, progress)
+        base = _write_base(config, heldout, out / BASE_FOLDER, extension, seed, progress)
+        for domain, splits in counts.items():
+            splits["heldout"]["base_tokens_per_byte"] = base[domain]["heldout"]["tokens_per_byte"]
     write_json(out / "tokens.json", result)
     return result
 
@@ -104,13 +106,14 @@ def _write_base(
     extension: Extension,
     seed: int,
     progress: Progress,
-) -> None:
+) -> dict[str, Any]:
     """Held-out documents in the tokens of the tokenizer that was extended, and what new rows begin as."""
     old = extension.old
     encoder = Encoder(old)
     counts = _write_domains(config, heldout, out, encoder, old.vocab_size, seed, progress)
     mean_rows(extension.facts["init"], old.vocab_size, extension.parts).write(out / ROWS_FILE)
     write_json(out / "tokens.json", {"tokenizer": _describe(config, old, encoder, None), "domains": counts})
+    return counts
 
 
 def _make_tokenizer(

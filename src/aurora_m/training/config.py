@@ -213,6 +213,7 @@ class TrainConfig(Section):
     compile: bool = False
     micro_batch: PositiveInt | None = None
     activation_checkpointing: ActivationCheckpointing = "none"
+    embeddings_first: Annotated[Count, Field(gt=0)] | None = None
     fim: FimConfig | None = None
     lora: LoraConfig | None = None
     threads: PositiveInt | None = None
@@ -238,6 +239,13 @@ class TrainConfig(Section):
             raise ValueError(f"phase name {reserved.pop()!r} is taken by a folder of the train stage; choose another")
         if "base" in names[1:]:
             raise ValueError(f"phase base trains from scratch and must come first, not after {names[0]}")
+        if (self.embeddings_first or 0) > self.phases[0].tokens:
+            raise ValueError(
+                f"embeddings_first {self.embeddings_first} is more than the {self.phases[0].tokens} tokens of phase "
+                f"{names[0]}; shorten it"
+            )
+        if self.embeddings_first and (self.lora or self.parallel.pipeline > 1):
+            raise ValueError("embeddings_first does not go with lora, nor with parallel.pipeline above 1")
         if self.phases[0].lr.continues:
             raise ValueError(f"phase {names[0]}: lr.continues needs a phase before it; give lr.peak instead")
         return self

@@ -212,6 +212,8 @@ def _train(
         steer=steer,
         begin=lambda phase: batches.start_phase(phase.mixture, phase.sequence_length, phase.name),
         trackers=trackers,
+        embeddings_first=config.embeddings_first or 0,
+        first_new_id=facts["tokenizer"]["extends"]["first_new_id"] if untouched_bpb is not None else None,
     )
     with trackers or nullcontext():
         for phase, segment, (_, link) in zip(config.phases, build_segments(config.phases), chain[1:], strict=True):
@@ -402,6 +404,7 @@ def _start(
         "heldout_tokens": config.ledger.heldout_tokens,
         **({"lora": config.lora.model_dump(mode="json")} if config.lora else {}),
         **({"float8": config.float8} if config.float8 else {}),
+        **({"embeddings_first": config.embeddings_first} if config.embeddings_first else {}),
         **({"new_rows": facts["tokenizer"]["extends"]["init"]} if extends_base(facts, base_folder) else {}),
     }
 

@@ -76,11 +76,12 @@ def start_extended(
     return out / "initial" / "model", base_bpb
 
 
-def chosen_documents(tokens: Path, heldout_tokens: int | None) -> dict[str, np.ndarray]:
+def chosen_documents(tokens: Path, heldout_tokens: int | dict[str, int] | None) -> dict[str, np.ndarray]:
     """The held-out documents that a run scores, by domain; the base is scored on the same."""
+    domains = heldout_domains(tokens)
+    most = heldout_tokens if isinstance(heldout_tokens, dict) else dict.fromkeys(domains, heldout_tokens)
     return {
-        domain: choose_documents(DomainTokens(tokens, domain, "heldout"), heldout_tokens)
-        for domain in heldout_domains(tokens)
+        domain: choose_documents(DomainTokens(tokens, domain, "heldout"), most.get(domain)) for domain in domains
     }
 
 
