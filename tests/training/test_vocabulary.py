@@ -169,7 +169,7 @@ def test_another_initialisation_starts_anew(curated, tokens, base, whole, tmp_pa
 
 
 def test_rows_are_mixtures_by_weight():
-    rows = NewRows("focus", 3, np.array([0, 2, 3]), np.array([0, 2, 1], np.int32), np.array([0.25, 0.75, 1], "f4"))
+    rows = NewRows("mean", 3, np.array([0, 2, 3]), np.array([0, 2, 1], np.int32), np.array([0.25, 0.75, 1], "f4"))
     old = torch.arange(6.0).reshape(3, 2)
     assert new_rows(rows, "x", old, seed=0).tolist() == [[3.0, 4.0], [2.0, 3.0]]
 
@@ -187,3 +187,45 @@ def test_a_base_with_fewer_tokens_than_its_tokenizer_is_refused(tokens, base, tm
     with pytest.raises(RecipeError, match="the tokenizer has 330 tokens and the base model 200"):
         go(tokens, tmp_path / "out", extended_config(), BaseConfig(path=str(small)), small)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_loss_of_old_and_new_tokens_makes_up_the_whole(whole):
+    for row in metrics(whole):
+        old, new, loss = row["loss_old_tokens"], row["loss_new_tokens"], row["loss"]
+        assert min(old, new) < loss < max(old, new)
+    first, last = metrics(whole)[0], metrics(whole)[-1]
+    assert last["loss_new_tokens"] < first["loss_new_tokens"]
+
+
+def test_at_first_only_embeddings_learn_also_over_a_stop(tokens, base, tmp_path):
+    def run(out, **changes):
+        config = extended_config(embeddings_first=1280, checkpoint={"every": 512, "keep": 9}, **changes)
+        go(tokens, out, config, BaseConfig(path=str(base)), base)
+        return load_model(out / "CAP" / "model"), load_model(out / "initial" / "model")
+
+    mixture = {"english": 0.2, "code": 0.2, "hindi": 0.3, "japanese": 0.3}
+    short, before = run(tmp_path / "short", phases=[phase("CAP", mixture, 5)])
+    changed = {
+        name
+        for (name, one), other in zip(short.named_parameters(), before.parameters(), strict=True)
+        if not torch.equal(one, other)
+    }
+    assert changed == {"embed_tokens.weight"}
+    out = tmp_path / "long"
+    whole, before = run(out)
+    pairs = zip(whole.parameters(), before.parameters(), strict=True)
+    assert not any(torch.equal(one, other) for one, other in pairs)
+    for folder in sorted((out / "CAP" / "checkpoints").glob("step-*"))[2:]:  # before the rest begins to learn
+        shutil.rmtree(folder)
+    (out / "train.json").unlink()
+    shutil.rmtree(out / "CAP" / "model")
+    again, _ = run(out)
+    for one, other in zip(whole.parameters(), again.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_embeddings_first_that_cannot_be_meant_is_refused():
+    with pytest.raises(ValueError, match=r"embeddings_first 5000 is more than the 3072 tokens of phase CAP"):
+        extended_config(embeddings_first=5000)
+    with pytest.raises(ValueError, match="does not go with lora"):
+        extended_config(embeddings_first=256, parallel={"pipeline": 2})

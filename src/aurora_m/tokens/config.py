@@ -55,12 +55,12 @@ class TokenizerTrainConfig(_SampledDomains):
 class TokenizerExtendConfig(_SampledDomains):
     """New tokens for some domains on top of a byte-level BPE, whose own tokens and merges stay as they are.
 
-    `init`: how the base model's rows for new tokens begin: `mean` of the rows of the old tokens each replaces; `focus`,
-    a mixture of the old tokens used most like it (Dobler and de Melo 2023); `random`, spread as the old rows are.
+    `init`: how the base model's rows for new tokens begin: `mean` of the rows of the old tokens each replaces, or
+    `random`, spread as the old rows are.
     """
 
     new_tokens: Count = Field(gt=0)
-    init: Literal["mean", "focus", "random"] = "mean"
+    init: Literal["mean", "random"] = "mean"
 
 
 class TokenizerConfig(Section):

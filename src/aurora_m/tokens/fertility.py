@@ -70,9 +70,7 @@ def measure_fertility(
 def describe_fertility(measured: dict[str, Any]) -> Table:
     """The counts as a table for the terminal: tokens per byte, character and word; the first tokenizer's come first."""
     names = [*measured["tokenizers"]]
-    table = Table(
-        title="Tokens per byte · character · word (tokens against the first)", title_justify="left"
-    )
+    table = Table(title="Tokens per byte · character · word (tokens against the first)", title_justify="left")
     table.add_column("text")
     table.add_column("bytes", justify="right")
     for name in names:

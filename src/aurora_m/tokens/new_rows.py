@@ -13,7 +13,7 @@ import numpy as np
 from aurora_m.workspace import DataError, atomic_path
 
 ROWS_FILE = "new_rows.npz"
-Init = Literal["mean", "focus", "random"]
+Init = Literal["mean", "random"]
 
 
 @dataclass(frozen=True)

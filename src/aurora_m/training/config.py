@@ -200,7 +200,8 @@ class TrainConfig(Section):
 
     `activation_checkpointing`: what a layer keeps for its backward pass; the rest is computed again. `selective` keeps
     what matrix products and attention return, `full` only the layer's input. `float8`: the layers' matrix products are
-    computed in it, scaled by tensor or by row, on GPUs that can.
+    computed in it, scaled by tensor or by row, on GPUs that can. `embeddings_first`: for so many tokens, within the
+    first phase, only the rows of tokens learn (embedding and head); such a step takes as long as any other.
     """
 
     phases: list[PhaseConfig] = Field(min_length=1)

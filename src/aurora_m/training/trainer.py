@@ -250,7 +250,7 @@ class _Step:
     def tell_new_apart(self, nll: Tensor, first_new_id: int) -> None:
         """Notes the summed loss of the targets that are new tokens; read with the row, one step later."""
         count = int((self.batch.targets >= first_new_id).sum())
-        self._new = nll.detach().to("cpu", non_blocking=True), count
+        self._new = nll.detach(), count
 
     def losses_apart(self, nll: float) -> dict[str, float]:
         """Mean loss of new and of old tokens, of those that there are; `nll`: the sum of all. After `figures`."""

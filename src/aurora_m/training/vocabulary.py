@@ -80,9 +80,7 @@ def chosen_documents(tokens: Path, heldout_tokens: int | dict[str, int] | None) 
     """The held-out documents that a run scores, by domain; the base is scored on the same."""
     domains = heldout_domains(tokens)
     most = heldout_tokens if isinstance(heldout_tokens, dict) else dict.fromkeys(domains, heldout_tokens)
-    return {
-        domain: choose_documents(DomainTokens(tokens, domain, "heldout"), most.get(domain)) for domain in domains
-    }
+    return {domain: choose_documents(DomainTokens(tokens, domain, "heldout"), most.get(domain)) for domain in domains}
 
 
 def _read_scores(out: Path, config: TrainConfig, ranks: Ranks) -> dict[str, float] | None:
