@@ -15,67 +15,35 @@ import platform
 import statistics
 import tempfile
 import time
-from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import torch
+from training_turns import Stopwatch, phase_of, write_documents
 
 from aurora_m.model import ArchitectureConfig, Decoder, count_parameters
-from aurora_m.tokens import DomainTokens, ShardWriter, TrainBatches
+from aurora_m.tokens import DomainTokens, TrainBatches
 from aurora_m.training import (
     CheckpointConfig,
     Loop,
     OptimizerConfig,
-    PhaseConfig,
     TrainingState,
     build_optimizer,
     run_phase,
     segment_of,
 )
-from aurora_m.workspace import Progress, Task
 
 BATCH, LENGTH, VOCABULARY, STEPS, SAVED_AFTER = 4, 256, 16384, 8, 4
 TOKENS_PER_STEP = BATCH * LENGTH
 MODES = {"no checkpoint": None, "in the loop": False, "beside the loop": True}
 
 
-class Stopwatch(Progress):
-    """Progress that remembers the CPU seconds at which each step ended."""
-
-    def __init__(self) -> None:
-        super().__init__(quiet=True)
-        self.times: list[float] = []
-
-    @contextmanager
-    def task(self, name: str, total: float | None = None, unit: str = "documents"):
-        yield Task(name, total, unit, lambda task: self.times.append(time.process_time()))
-
-
-def write_documents(folder: Path) -> None:
-    random = np.random.default_rng(0)
-    with ShardWriter(folder / "aa", "train", VOCABULARY) as writer:
-        for number in range(400):
-            text = random.integers(1, VOCABULARY, 300)
-            writer.append([*text.tolist(), 0], id=str(number), source="made", lang=None, size=len(text))
-
-
 def take_turn(
     model: Decoder, optimizer: torch.optim.Optimizer, tokens: Path, asynchronous: bool | None
 ) -> tuple[float, float]:
     """Seconds the loop stood still for the checkpoint, and CPU seconds from there to the end of the last step."""
-    stopwatch = Stopwatch()
+    stopwatch = Stopwatch(time.process_time)
     batches = TrainBatches({"aa": DomainTokens(tokens, "aa")}, {"aa": 1.0}, LENGTH, 0, 0)
-    phase = PhaseConfig.model_validate(
-        {
-            "name": "CAP",
-            "tokens": STEPS * TOKENS_PER_STEP,
-            "mixture": {"aa": 1.0},
-            "sequence_length": LENGTH,
-            "tokens_per_step": TOKENS_PER_STEP,
-            "lr": {"peak": 1e-4},
-        }
-    )
+    phase = phase_of(STEPS, BATCH, LENGTH, {"aa": 1.0})
     every = 10**9 if asynchronous is None else SAVED_AFTER * TOKENS_PER_STEP
     checkpoint = CheckpointConfig(every=every, asynchronous=bool(asynchronous))
     with tempfile.TemporaryDirectory() as folder:
@@ -99,7 +67,7 @@ def main() -> None:
     still: dict[str, list[float]] = {mode: [] for mode in MODES}
     costs: dict[str, list[float]] = {mode: [] for mode in MODES}
     with tempfile.TemporaryDirectory() as folder:
-        write_documents(Path(folder))
+        write_documents(Path(folder), ["aa"], VOCABULARY, (300, 301))
         for _ in range(arguments.turns):
             taken = {mode: take_turn(model, optimizer, Path(folder), setting) for mode, setting in MODES.items()}
             for mode, (stood, seconds) in taken.items():

@@ -1,9 +1,9 @@
 """What a base forgets and learns under each way of continuing it: the experiments behind docs/method.md.
 
 A base learns English and code, and its tokenizer with it; then it is continued on Finnish, Hindi, Japanese and
-Vietnamese with the same number of tokens under each strategy (`list` names them). Every run is a process of its own; one
-that was stopped goes on from its last checkpoint, and one that is done is a small file in benchmarks/results/forgetting
-from which docs/method.md and its plots are drawn (benchmarks/method_page.py).
+Vietnamese with the same number of tokens under each strategy (`list` names them). Every run is a process of its own;
+one that was stopped goes on from its last checkpoint, and one that is done is a small file in
+benchmarks/results/forgetting, from which docs/method.md and its plots are drawn (benchmarks/method_page.py).
 
 Two held-out sets that no code path trains on: the ledger's, which controllers and merging look at, and another of other
 documents, scored once at the end, which judges all strategies.
@@ -19,6 +19,7 @@ import json
 import os
 import platform
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -28,12 +29,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 from forgetting_strategies import NEW, OLD, STRATEGIES, Scale, Strategy, base_phase, scale_of
 
 from aurora_m.model import ArchitectureConfig, BaseConfig, load_model
 from aurora_m.pipeline import run as run_recipe
 from aurora_m.recipe import Recipe
-from aurora_m.tokens import DomainTokens, heldout_batches
+from aurora_m.tokens import DomainTokens, heldout_batches, tokenize
 from aurora_m.training import TrainConfig, score_heldout, train
 from aurora_m.training.ledger import change_against, read_base_bits, write_base_bits
 from aurora_m.workspace import Progress, atomic_path, read_json
@@ -41,9 +43,10 @@ from aurora_m.workspace import Progress, atomic_path, read_json
 RESULTS = Path(__file__).parent / "results" / "forgetting"
 DOMAINS = [*OLD, *NEW]
 # The ledger's cap by domain: what is guarded is measured often, so it gets more.
-LEDGER_TOKENS = {**dict.fromkeys(OLD, 40_000), **dict.fromkeys(NEW, 10_000)}
+LEDGER_TOKENS = {**dict.fromkeys(OLD, 40_000), **dict.fromkeys(NEW, 16_000)}
 # Of each domain, the ledger's documents included, which are then left out.
 JUDGE_TOKENS = {**dict.fromkeys(OLD, 120_000), **dict.fromkeys(NEW, 60_000)}
+PIECE_BYTES = 1500
 BITS = "judged_bits.npz"  # beside a base's weights: what its continuations are compared with
 RECIPE = """
 name: forgetting
@@ -59,13 +62,18 @@ train:
   ledger: {{every: 1M}}
   checkpoint: {{every: 1M}}
   phases:
-    - {{name: base, tokens: 1M, mixture: {{en: 0.5, code: 0.5}}, sequence_length: 512, tokens_per_step: 8192, lr: {{peak: 1e-3}}}}
+    - name: base
+      tokens: 1M
+      mixture: {{en: 0.5, code: 0.5}}
+      sequence_length: 512
+      tokens_per_step: 8192
+      lr: {{peak: 1e-3}}
 release: {{name: forgetting, license: cc-by-nc-sa-4.0}}
 """
 
 
 # ----------------------------------------------------------------------------------------------- corpora
-def prepare(data: Path, work: Path) -> Path:
+def prepare(data: Path, work: Path) -> None:
     """Curates and tokenizes the corpora where that is not done; the tokenizer knows English and code only."""
     recipe = work / "forgetting.yaml"
     lines = [
@@ -75,9 +83,41 @@ def prepare(data: Path, work: Path) -> Path:
     ]
     work.mkdir(parents=True, exist_ok=True)
     recipe.write_text(RECIPE.format(domains="\n".join(lines)))
-    for stage in ("curate", "tokenize"):
-        run_recipe(Recipe.load(recipe), runs=work / "corpora", only=stage, progress=Progress(quiet=True))
-    return work / "corpora" / "forgetting" / "tokens"
+    loaded = Recipe.load(recipe)
+    run = run_recipe(loaded, runs=work / "corpora", only="curate", progress=Progress(quiet=True))
+    if (work / "tokens" / "tokens.json").exists():
+        return
+    cut(run / "curated", work / "cut")
+    tokenize(loaded.tokenizer, work / "cut", work / "tokens", seed=1, progress=Progress(quiet=True))
+
+
+def cut(curated: Path, out: Path) -> None:
+    """The documents in pieces of whole lines: a step here has 2,048 tokens, where a real one has millions.
+
+    Documents longer than a step would make every step one of a single document, and replay of a single file. Pieces of
+    one document stay on one side: it was held out before it was cut.
+    """
+    for path in sorted(curated.glob("*/*-*.parquet")):
+        target = out / path.parent.name / path.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        table = pl.read_parquet(path)
+        pieces = table.with_columns(pl.col("text").map_elements(pieces_of, return_dtype=pl.List(pl.String)))
+        numbered = pieces.explode("text").with_columns(
+            pl.concat_str([pl.col("id"), pl.int_range(pl.len()).over("id").cast(pl.String)], separator="#").alias("id")
+        )
+        numbered.write_parquet(target)
+
+
+def pieces_of(text: str) -> list[str]:
+    pieces, size = [""], 0
+    for line in text.splitlines(keepends=True):
+        length = len(line.encode())
+        if size and size + length > PIECE_BYTES:
+            pieces.append("")
+            size = 0
+        pieces[-1] += line
+        size += length
+    return pieces
 
 
 # ----------------------------------------------------------------------------------------------- one run
@@ -106,7 +146,7 @@ class Job:
 
 def run_job(job: Job, work: Path, threads: int) -> None:
     """Trains, judges, and writes the result."""
-    tokens = work / "corpora" / "forgetting" / "tokens"
+    tokens = work / "tokens"
     scale, out = scale_of(job.scale), job.folder(work)
     strategy = STRATEGIES[job.strategy] if job.strategy != "base" else None
     config = train_config(scale, strategy, threads)
@@ -168,8 +208,6 @@ def train_config(scale: Scale, strategy: Strategy | None, threads: int) -> Train
 
 def ledger_of(out: Path) -> dict[str, Any]:
     """The ledger by domain: tokens seen, bits per byte."""
-    import polars as pl
-
     rows = pl.read_parquet(out / "ledger.parquet")
     first = rows.filter(pl.col("domain") == OLD[0])
     return {
@@ -247,6 +285,7 @@ def run_all(jobs: list[Job], arguments: argparse.Namespace) -> int:
     failed: set[Job] = set()
     deadline = time.monotonic() + 60 * arguments.minutes
     threads = arguments.threads or max(1, (os.cpu_count() or 1) // arguments.jobs)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the runs are told too
     left = sum(not job.result.exists() for job in jobs)
     print(f"{len(jobs) - left} runs are done, {left} to go", flush=True)
     try:

@@ -42,7 +42,7 @@ def scale_of(name: str) -> Scale:
 
 
 def base_phase(scale: Scale) -> dict[str, Any]:
-    """English and code, down to a rate so low that the base is nearly flat: one that still improves hides forgetting."""
+    """English and code, down to a rate where the base is nearly flat: one that still improves hides forgetting."""
     return {
         "name": "base",
         "tokens": scale.base_tokens,
@@ -114,6 +114,26 @@ def from_scratch(scale: Scale) -> dict[str, Any]:
     }
 
 
+def guarded(budget: float, **guardrails: Any) -> Callable[[Scale], dict[str, Any]]:
+    """From 25 % replay, dealt evenly, on: what the controller makes of it."""
+    return lambda scale: {
+        "phases": [phase(scale, shares(0.125, 0.125), 1e-3)],
+        "guardrails": {"budget": dict.fromkeys(OLD, budget), "infeasible": "continue", **guardrails},
+    }
+
+
+def in_halves(first: tuple[float, float], second: tuple[float, float]) -> Callable[[Scale], dict[str, Any]]:
+    """Other shares in the second half, on one rate segment."""
+
+    def settings(scale: Scale) -> dict[str, Any]:
+        half = phase(scale, shares(*first), 1e-3, part=0.5, over=scale.tokens)
+        return {
+            "phases": [half, phase(scale, shares(*second), 1e-3, name="late", part=0.5) | {"lr": {"continues": True}}]
+        }
+
+    return settings
+
+
 STRATEGIES: dict[str, Strategy] = {
     "none": Strategy("no replay", fixed(0, 0)),
     "even-25": Strategy("25% replay, half English, half code", fixed(0.125, 0.125)),
@@ -134,5 +154,15 @@ STRATEGIES: dict[str, Strategy] = {
         "25% replay, the rate goes on where the base's ended",
         fixed(0.125, 0.125, 2e-5, warmup=0, decay="constant", to=0.0),
     ),
+    "late-25": Strategy(
+        "25% replay, 7 to 18, all but a fifth of it in the second half", in_halves((0.03, 0.07), (0.11, 0.29))
+    ),
+    "early-25": Strategy(
+        "25% replay, 7 to 18, all but a fifth of it in the first half", in_halves((0.11, 0.29), (0.03, 0.07))
+    ),
+    "guard-1": Strategy("guardrails of 1% on English and code", guarded(0.01)),
+    "guard-2": Strategy("guardrails of 2%", guarded(0.02)),
+    "guard-3": Strategy("guardrails of 3%", guarded(0.03)),
+    "guard-5": Strategy("guardrails of 5%", guarded(0.05)),
     "scratch": Strategy("everything from scratch with all the tokens", from_scratch, scratch=True),
 }

@@ -28,20 +28,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import torch
+from training_turns import Stopwatch, phase_of, write_documents
 
 from aurora_m.model import ArchitectureConfig, Decoder, count_parameters, load_model, save_model
 from aurora_m.model.linear import product
-from aurora_m.tokens import DomainTokens, ShardWriter, TrainBatches
+from aurora_m.tokens import DomainTokens, TrainBatches
 from aurora_m.training import (
     CheckpointConfig,
     Loop,
     OptimizerConfig,
-    PhaseConfig,
     TrainingState,
     build_optimizer,
     find_device,
@@ -49,7 +47,6 @@ from aurora_m.training import (
     run_phase,
     segment_of,
 )
-from aurora_m.workspace import Progress, Task
 
 VOCABULARY = 8192
 # Sequences per step, tokens per sequence, and what the model is built from.
@@ -64,18 +61,6 @@ SETTINGS = [f"{attention} {parts}" for attention in ("sdpa", "eager") for parts 
 
 
 # ----------------------------------------------------------------------------------------------- the contenders
-class Stopwatch(Progress):
-    """Progress that remembers when each step ended."""
-
-    def __init__(self) -> None:
-        super().__init__(quiet=True)
-        self.times: list[float] = []
-
-    @contextmanager
-    def task(self, name: str, total: float | None = None, unit: str = "documents"):
-        yield Task(name, total, unit, lambda task: self.times.append(time.perf_counter()))
-
-
 def intervals(times: list[float]) -> list[float]:
     return [later - earlier for earlier, later in itertools.pairwise(times[1:])]
 
@@ -91,18 +76,9 @@ class Ours:
         self.waits: list[float] = []
 
     def run(self, steps: int) -> list[float]:
-        stopwatch = Stopwatch()
+        stopwatch = Stopwatch(time.perf_counter)
         domains = {domain: DomainTokens(self.folder / "tokens", domain) for domain in SHARES}
-        phase = PhaseConfig.model_validate(
-            {
-                "name": "CAP",
-                "tokens": steps * self.batch * self.length,
-                "mixture": SHARES,
-                "sequence_length": self.length,
-                "tokens_per_step": self.batch * self.length,
-                "lr": {"peak": 1e-4},
-            }
-        )
+        phase = phase_of(steps, self.batch, self.length, SHARES)
         with tempfile.TemporaryDirectory(dir=self.folder) as out:
             loop = Loop(Path(out), CheckpointConfig(every=10**12), 1.0, self.dtype, None, 0, stopwatch)
             state = TrainingState(self.model, self.optimizer, TrainBatches(domains, SHARES, self.length, 0, 0))
@@ -226,12 +202,7 @@ def prepare(folder: Path, size: str) -> Decoder:
     model = Decoder(ArchitectureConfig(max_positions=length, **layout).model_config_for(VOCABULARY))
     model.init_weights(seed=0)
     save_model(model, folder / "model", eod_id=0)
-    random = np.random.default_rng(0)
-    for domain in SHARES:
-        with ShardWriter(folder / "tokens" / domain, "train", VOCABULARY) as writer:
-            for number in range(400):
-                text = random.integers(1, VOCABULARY, int(random.integers(20, 240)))
-                writer.append([*text.tolist(), 0], id=str(number), source="made", lang=None, size=len(text))
+    write_documents(folder / "tokens", list(SHARES), VOCABULARY, (20, 240))
     return model
 
 

@@ -142,6 +142,12 @@ def test_an_unknown_language_names_the_known_ones(recipe_file):
     assert "'tlh' is not a known language" in message
 
 
+def test_an_unknown_threshold_names_its_line_and_the_nearest(recipe_file):
+    message = broken(recipe_file, "    rules: code\n", "    rules: code\n    thresholds: {longest_lines_max: 10}\n")
+    assert "line 7: domains.code" in message
+    assert "threshold 'longest_lines_max' is unknown" in message and "did you mean 'longest_line_max'?" in message
+
+
 def test_a_missing_recipe_is_one_message(tmp_path):
     with pytest.raises(RecipeError, match=r"recipe .*nowhere\.yaml does not exist"):
         Recipe.load(tmp_path / "nowhere.yaml")
@@ -182,7 +188,7 @@ def test_a_recipe_written_out_reads_back_the_same(recipe_file, tmp_path):
     assert Recipe.load(tmp_path / "copy.yaml") == recipe
 
 
-@pytest.mark.parametrize("name", ["quickstart", "docs-corpus", "aurora-m-15b"])
+@pytest.mark.parametrize("name", ["quickstart", "docs-corpus", "aurora-m-15b", "aurora-m-15b-guarded"])
 def test_the_recipes_we_ship_are_valid_and_explained(name, tmp_path):
     recipe = Recipe.load(REPOSITORY / "recipes" / f"{name}.yaml")
     console = Console(file=io.StringIO(), width=160)
@@ -246,3 +252,15 @@ def test_paths_of_models_are_those_beside_the_recipe(recipe_file):
     recipe_file.write_text(text.replace("domains: [notes]", "domains: [note]"))
     with pytest.raises(RecipeError, match="curate.classifiers: good: domain 'note' is not among the domains"):
         Recipe.load(recipe_file)
+
+
+def test_the_guarded_15b_is_the_papers_but_for_its_guardrails():
+    published, guarded = (
+        Recipe.load(REPOSITORY / "recipes" / f"{name}.yaml").model_dump()
+        for name in ("aurora-m-15b", "aurora-m-15b-guarded")
+    )
+    assert published["train"].pop("guardrails") is None
+    assert guarded["train"].pop("guardrails")["budget"] == {"en": 0.01, "code": 0.01}
+    for recipe in (published, guarded):
+        del recipe["name"], recipe["description"], recipe["release"]
+    assert published == guarded

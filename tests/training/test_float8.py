@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tests.heard import Heard
 from tests.training.synthetic import tiny_config
 
 from aurora_m.model import ArchitectureConfig, Decoder, chunked_loss
@@ -9,7 +10,7 @@ from aurora_m.training import float8
 from aurora_m.training.float8 import check_float8, multiply_in_float8
 from aurora_m.training.ranks import SINGLE
 from aurora_m.training.stage import choose_attention, place_model
-from aurora_m.workspace import Progress, RecipeError
+from aurora_m.workspace import RecipeError
 
 CPU = torch.device("cpu")
 
@@ -77,14 +78,9 @@ def test_what_it_does_not_go_with_is_refused(changes, dtype):
 
 def test_where_flex_attention_fails_dense_attention_is_chosen_and_said():
     """A CPU has no gradients of it, which is a real failure of the proof."""
-    said: list[str] = []
-
-    class Heard(Progress):
-        def say(self, line: str) -> None:
-            said.append(line)
-
-    assert choose_attention(model_of().config, tiny_config(), CPU, torch.float32, Heard(quiet=True)) == "auto"
-    assert "FlexAttention does not work here" in said[0] and "dense masks" in said[0]
+    heard = Heard()
+    assert choose_attention(model_of().config, tiny_config(), CPU, torch.float32, heard) == "auto"
+    assert "FlexAttention does not work here" in heard.lines[0] and "dense masks" in heard.lines[0]
 
 
 def test_compiled_layer_by_layer_it_is_the_same_model():

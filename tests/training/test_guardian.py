@@ -14,6 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.conftest import PYTHONPATH
+from tests.heard import Heard
 from tests.training.synthetic import tiny_base, tiny_config, write_tokens
 
 from aurora_m.training import trainer as trainer_module
@@ -71,15 +72,6 @@ def test_a_spike_hides_no_second_one_and_a_falling_loss_is_none():
 @pytest.fixture(scope="module")
 def tokens(tmp_path_factory) -> Path:
     return write_tokens(tmp_path_factory.mktemp("tokens") / "tokens")
-
-
-class Heard(Progress):
-    def __init__(self) -> None:
-        super().__init__(quiet=True)
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
 
 
 def go(tokens: Path, out: Path, progress: Progress | None = None, **changes) -> dict:

@@ -11,7 +11,7 @@ from tests.training.synthetic import tiny_base, tiny_config, write_tokens
 from tests.training.test_stage import Heard, go, ledger, metrics
 
 from aurora_m.training import PhaseConfig, StoppedByUser, TrainConfig, segment_of
-from aurora_m.training.forgetting_model import Course, Measurement, believe
+from aurora_m.training.forgetting_model import Course, History, Measurement, believe
 from aurora_m.training.guardrails import Guardrails
 from aurora_m.training.guardrails_config import GuardrailsConfig
 from aurora_m.training.state import TrainingState
@@ -170,9 +170,10 @@ def test_a_belief_forecasts_a_plant_within_its_interval(constants, share):
     first = Course(*(part[: n // 2] for part in (course.progress, course.rate, course.own, course.all_replay)))
     second = Course(*(part[n // 2 :] for part in (course.progress, course.rate, course.own, course.all_replay)))
     seen = [Measurement(place, path[place - 1], 0.001) for place in (5, 10, 15, 20)]
-    belief = believe(0.0, 0.0, first, seen)
-    end, worst = belief.forecast(second)
-    low, high = belief.quantile(end, 0.01), belief.quantile(end, 0.99)
+    history = History(0.0, 0.0, first, seen)
+    standing = believe([history]).after(history)
+    end, worst = standing.forecast(second)
+    low, high = standing.quantile(end, 0.01), standing.quantile(end, 0.99)
     assert low - 0.01 <= path[-1] <= high + 0.01
     assert (worst >= end - 1e-12).all()
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from tests.conftest import PYTHONPATH
+from tests.heard import Heard
 from tests.training.synthetic import tiny_base, tiny_config, write_tokens
 
 from aurora_m.model import BaseConfig, load_model
@@ -20,20 +21,9 @@ from aurora_m.training.checkpoint import list_checkpoints
 from aurora_m.training.interrupt import EXIT_STOPPED_BY_SCHEDULER
 from aurora_m.training.state import TrainingState
 from aurora_m.training.telemetry import MetricsFile
-from aurora_m.workspace import AuroraError, Progress, RecipeError, read_json
+from aurora_m.workspace import AuroraError, RecipeError, read_json
 
 TIMING = ("seconds", "tokens_per_second", "data_wait", "checkpoint_seconds")
-
-
-class Heard(Progress):
-    """Progress that only remembers what was said."""
-
-    def __init__(self) -> None:
-        super().__init__(quiet=True)
-        self.lines: list[str] = []
-
-    def say(self, message: str) -> None:
-        self.lines.append(message)
 
 
 def go(tokens: Path, out: Path, config=None, base=None, base_folder=None, progress=None) -> dict:

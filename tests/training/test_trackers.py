@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from tests.conftest import REPOSITORY
+from tests.heard import Heard
 from tests.training.synthetic import tiny_base, tiny_config, write_tokens
 
 from aurora_m.pipeline import run
@@ -17,15 +18,6 @@ from aurora_m.training.state import TrainingState
 from aurora_m.workspace import Progress, RecipeError
 
 event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-
-
-class Heard(Progress):
-    def __init__(self) -> None:
-        super().__init__(quiet=True)
-        self.lines: list[str] = []
-
-    def say(self, message: str) -> None:
-        self.lines.append(message)
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .histograms import LINEAR_BINS, bin_edges, from_description
     from .language_settings import LanguageSettings, available_languages, load_language
     from .normal_forms import is_nfc
-    from .segments import segment
+    from .segments import segment, text_buffers
     from .sources import fingerprint_source
     from .stop_words import StopWords, learn_stop_words
     from .thresholds import read_fineweb2
@@ -69,6 +69,7 @@ __all__ = [
     "read_documents",
     "read_fineweb2",
     "segment",
+    "text_buffers",
     "train_classifier",
 ]
 
@@ -96,6 +97,7 @@ __getattr__ = lazy_exports(
         "read_documents": "document_files",
         "read_fineweb2": "thresholds",
         "segment": "segments",
+        "text_buffers": "segments",
         "train_classifier": "classifier_training",
     },
 )

@@ -5,10 +5,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from ..workspace import Count, Section, Share
+from ..workspace import Count, RecipeError, Section, Share
+from .pair_settings import PairsConfig
 
 RedactionKind = Literal["key", "email", "ip", "iban", "card", "national_id", "phone", "author"]
 PositiveCount = Annotated[Count, Field(gt=0)]
+_KINDS_OF_RECORDS = ("jsonl", "parquet", "hf", "tsv", "moses", "tmx")
 DOCUMENT_FIELDS = ("text", "id", "source", "url", "license", "lang")
 
 
@@ -19,8 +21,8 @@ class SourceConfig(Section):
     file or a folder of them), `code` (a tree of source files), `docstrings` (docstrings of a tree of Python files;
     the path `stdlib:` is the standard library of the running Python), `warc` (web archives: the main text of the
     pages of .warc files, the text of .wet files, .gz too; needs `aurora-m[web]`), `hf` (a Hugging Face dataset
-    address), `conll` (one token per line, CoNLL-U too), and pairs of sentences, which need `columns` and a template:
-    `tsv`, `moses` (files `<path>.<column>` side by side), `tmx`.
+    address), `conll` (one token per line, CoNLL-U too), and pairs of sentences, which need `columns`:
+    `tsv`, `moses` (files `<path>.<column>` side by side), `tmx`. With `pairs` the records of any kind are such pairs.
     """
 
     kind: Literal["jsonl", "parquet", "text", "code", "docstrings", "warc", "hf", "conll", "tsv", "moses", "tmx"]
@@ -36,6 +38,8 @@ class SourceConfig(Section):
     a hash of what it holds: both directions of a translation, say."""
     columns: Annotated[list[str], Field(min_length=1)] = []
     """Of `tsv` the names of the columns, of `moses` and `tmx` the languages: fields of the record."""
+    pairs: PairsConfig | None = None
+    """What to make of records that say the same in two languages."""
     sample: Annotated[Share, Field(gt=0, le=1)] = 1.0
     """The share of documents that is taken, by a hash of their ids: always the same ones."""
     where: str | None = None
@@ -55,14 +59,28 @@ class SourceConfig(Section):
 
     @model_validator(mode="after")
     def _pairs_have_columns(self) -> "SourceConfig":
-        pairs = self.kind in ("tsv", "moses", "tmx")
-        if pairs and not (self.columns and (self.template or self.fields.get("text", "text") in self.columns)):
+        in_columns = self.kind in ("tsv", "moses", "tmx")
+        written = self.pairs or self.template or self.fields.get("text", "text") in self.columns
+        if in_columns and not (self.columns and written):
             raise ValueError(
                 f"kind {self.kind} needs `columns` (such as [en, fi]) and a `template` over them "
-                "('{{ en }}\\n{{ fi }}'), or a column that is the text"
+                "('{{ en }}\\n{{ fi }}'), or `pairs`, or a column that is the text"
             )
-        if self.columns and not pairs:
+        if self.columns and not in_columns:
             raise ValueError(f"columns is for tsv, moses and tmx, not for {self.kind}")
+        return self
+
+    @model_validator(mode="after")
+    def _pairs_are_records(self) -> "SourceConfig":
+        if self.pairs is None:
+            return self
+        if self.kind not in _KINDS_OF_RECORDS:
+            raise ValueError(f"pairs is for {', '.join(_KINDS_OF_RECORDS)}, not for {self.kind}")
+        if self.template is not None:
+            raise ValueError("has `template` beside `pairs`: the template of pairs is `pairs.template`")
+        missing = [side for side in self.pairs.sides if self.columns and side not in self.columns]
+        if missing:
+            raise ValueError(f"pairs needs {missing[0]!r}, which is not among the columns {', '.join(self.columns)}")
         return self
 
     @field_validator("fields")
@@ -87,8 +105,9 @@ class DomainConfig(Section):
 
     lang: str | None = None
     """Code of a language file; None for code and for mixed languages."""
-    rules: Literal["text", "code", "none"] = "text"
-    """Quality rules. `none` is for instructions and parallel text: only normalised, redacted, exact duplicates gone."""
+    rules: Literal["text", "code", "pairs", "none"] = "text"
+    """Quality rules. `pairs` is for sources with `pairs`, `none` for instructions: only normalised, redacted, exact
+    duplicates gone."""
     sources: list[SourceConfig] = []
     heldout: HeldoutConfig | None = None
     near_duplicates: bool = True
@@ -118,6 +137,26 @@ class DomainConfig(Section):
                 near = get_close_matches(name, LANGUAGES, n=1)
                 hint = f"; did you mean {near[0]!r}?" if near else f", expected one of {', '.join(sorted(LANGUAGES))}"
                 raise ValueError(f"code_languages has {name!r}{hint}")
+        return self
+
+    @model_validator(mode="after")
+    def _pairs_have_rules_of_their_own(self) -> "DomainConfig":
+        if self.rules in ("text", "code") and any(source.pairs for source in self.sources):
+            raise ValueError(
+                f"has a source with `pairs` and rules: {self.rules}, which are not for text in two languages; expected "
+                "rules: pairs"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _thresholds_are_known(self) -> "DomainConfig":
+        if self.thresholds and self.rules != "none":
+            from .thresholds import effective_thresholds
+
+            try:
+                effective_thresholds(self.rules, None, self.thresholds)
+            except RecipeError as error:  # here it has the line of the recipe, and is seen before any work
+                raise ValueError(str(error)) from None
         return self
 
     @model_validator(mode="after")

@@ -44,7 +44,7 @@ def language_pass(
     identifier = load_identifier(model)
     settings = load_language(lang)
     scripts, samples, sample_offsets = sample_prose(texts)
-    expected = _expected_shares(scripts, settings)
+    expected = script_shares(scripts, settings)
     own, other, share = _language_shares(identifier, samples, sample_offsets, lang)
     by_script = (scripts.sum(axis=1) < ENOUGH_LETTERS) | (identifier.number(lang) == UNKNOWN)
     verdicts = np.where(by_script, np.where(expected >= 0.5, _KEPT, _UNKNOWN), _judge(expected, own, share))
@@ -78,7 +78,8 @@ def sample_prose(texts: pa.LargeStringArray) -> tuple[np.ndarray, np.ndarray, np
     return scripts, samples, sample_offsets
 
 
-def _expected_shares(scripts: np.ndarray, settings: LanguageSettings) -> np.ndarray:
+def script_shares(scripts: np.ndarray, settings: LanguageSettings) -> np.ndarray:
+    """Of letters by script (int64, n x scripts) the share in a language's scripts, float32[n]; 0 without letters."""
     from .unicode_tables import SCRIPTS
 
     unknown = [script for script in settings.scripts if script not in SCRIPTS]

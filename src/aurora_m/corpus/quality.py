@@ -6,7 +6,6 @@ of all technical English under Gopher's letter rule. docs/curation.md has each r
 """
 
 from collections.abc import Mapping
-from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -16,7 +15,7 @@ from . import kernels, repetition, sequences
 from .language_settings import LanguageSettings
 from .phrases import count_phrases, phrase_table
 from .segments import Segments, text_buffers
-from .thresholds import effective_thresholds, judge_signals
+from .thresholds import Rules, effective_thresholds, judge_signals
 from .unicode_tables import unicode_tables
 
 _GENERATED = (
@@ -29,7 +28,7 @@ _MARKER_CHARACTERS = 600
 def quality_pass(
     texts: pa.LargeStringArray,
     segments: Segments,
-    rules: Literal["text", "code"],
+    rules: Rules,
     settings: LanguageSettings | None,
     thresholds: Mapping[str, float | None] | None = None,
 ) -> tuple[dict[str, np.ndarray], np.ndarray, list[str | None]]:
@@ -37,7 +36,7 @@ def quality_pass(
 
     Args:
         texts: the batch that `segments` was made of.
-        settings: the language's; None where rules are `code`.
+        settings: the language's; None where rules are `code` or `pairs`.
         thresholds: the recipe's overrides; None as a value switches a rule off.
 
     Returns:
@@ -55,7 +54,7 @@ def quality_pass(
 def quality_signals(
     texts: pa.LargeStringArray,
     segments: Segments,
-    rules: Literal["text", "code"],
+    rules: Rules,
     settings: LanguageSettings | None,
 ) -> dict[str, np.ndarray]:
     """The signals alone: signal -> float32[n]. See `quality_pass`."""

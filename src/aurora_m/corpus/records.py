@@ -68,12 +68,14 @@ class RecordForm:
 
     @cached_property
     def render(self) -> Callable[[Mapping], str] | None:
-        """The text of a record by the source's template, None without one."""
+        """The text of a record by the source's template, None without one; of a pair both sides, joined."""
+        if self.source.pairs is not None:
+            return self.source.pairs.join
         template = self.source.template
         if template is None:
             return None
         several = [template] if isinstance(template, str) else template
-        renders = [_compile(one, "template", lambda env, text: env.from_string(text).render) for one in several]
+        renders = [compile_template(one) for one in several]
         if len(renders) == 1:
             return renders[0]
         return lambda record: renders[_hash(json.dumps(record, sort_keys=True, default=str)) % len(renders)](record)
@@ -114,6 +116,15 @@ def make_form(source: SourceConfig, name: str, domain: str, lang: str | None, co
     form = RecordForm(domain, source, name, source.license, source.lang or lang, config.max_document_bytes)
     _ = form.render, form.selects
     return form
+
+
+def compile_template(text: str) -> Callable[..., str]:
+    """What renders a Jinja2 template; a name it is not given is an error there.
+
+    Raises:
+        RecipeError: it is no template.
+    """
+    return _compile(text, "template", lambda env, text: env.from_string(text).render)
 
 
 def _compile(text: str, key: str, make: Callable) -> Any:

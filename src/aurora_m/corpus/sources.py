@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from .config import CurateConfig, DomainConfig, SourceConfig
 from .documents import byte_lengths
 from .engine import OrderedMap
 from .listing import STDLIB, fingerprint_source, list_files, source_name
+from .pairs import Pairs, check_pairs, check_template, documents_of_pairs
 from .parquet_files import parquet_pieces
 from .records import Parsed, RecordForm, documents_from_lines, documents_from_records, make_form
 from .sentence_files import Record, read_conll, read_moses, read_tmx, read_tsv
@@ -26,6 +28,7 @@ _BATCH_DOCUMENTS = 2000
 _STDLIB_LICENSE = "PSF-2.0"
 
 Piece = Callable[[], Parsed]
+Read = TypeVar("Read", Parsed, Pairs)
 
 
 class Source:
@@ -59,7 +62,12 @@ class Source:
         Raises:
             DataError: a file is damaged.
         """
-        pieces = in_order(_timed, self._pieces())
+        pairs = self.config.pairs
+        if pairs is None:
+            pieces = in_order(_timed, self._pieces())
+        else:
+            checked = in_order(_timed, (partial(check_pairs, piece, pairs) for piece in self._pieces()))
+            pieces = documents_of_pairs(checked, pairs, in_order)
         return _limited(pieces, self.config.limit_documents, self.config.limit_bytes)
 
     def _pieces(self) -> Iterator[Piece]:
@@ -98,8 +106,10 @@ def open_source(source: SourceConfig, domain_name: str, domain: DomainConfig, co
 
     Raises:
         DataError: a path is missing, or holds nothing of the kind.
-        RecipeError: its template is not Jinja2.
+        RecipeError: its template is not Jinja2, or that of its pairs leaves a side out.
     """
+    if source.pairs is not None:
+        check_template(source.pairs)
     name = source_name(source)
     if source.path == STDLIB and source.license is None:
         source = source.model_copy(update={"license": _STDLIB_LICENSE})
@@ -112,7 +122,7 @@ def open_source(source: SourceConfig, domain_name: str, domain: DomainConfig, co
     return Source(source, make_form(source, name, domain_name, domain.lang, config), files, config.max_line_bytes)
 
 
-def _timed(piece: Piece) -> Parsed:
+def _timed(piece: Callable[[], Read]) -> Read:
     started = time.perf_counter()
     parsed = piece()
     parsed.seconds = time.perf_counter() - started

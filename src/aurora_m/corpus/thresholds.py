@@ -15,6 +15,7 @@ import yaml
 from ..workspace import RecipeError
 from .language_settings import LanguageSettings
 
+Rules = Literal["text", "code", "pairs"]
 Thresholds = dict[str, float | None]
 
 # Gopher (Rae et al. 2021, table A1), quality rules. Its least 50 words are 20 here: short notes are much of what a
@@ -99,16 +100,30 @@ CODE_THRESHOLDS: Thresholds = {
     "generated_marker_max": 0,
 }
 
+# Ours, of documents of pairs, whose pairs were judged one by one (`pairs.py`). Half of such a text is in another
+# language, its lines are labelled and its phrases come again: of the other rules few mean anything. On the real pairs
+# each of these drops less than 1 %.
+PAIR_THRESHOLDS: Thresholds = {
+    **dict.fromkeys(TEXT_THRESHOLDS),
+    "characters_min": 40,
+    "symbol_word_ratio_max": 0.1,
+    "letter_words_min": 0.6,
+    "duplicate_lines_max": 0.3,
+    "duplicate_5_grams_max": 0.6,
+    "special_character_ratio_max": 0.25,
+    "lorem_ipsum_max": 0,
+}
+
 
 def effective_thresholds(
-    rules: Literal["text", "code"], settings: LanguageSettings | None, overrides: Mapping[str, float | None]
+    rules: Rules, settings: LanguageSettings | None, overrides: Mapping[str, float | None]
 ) -> Thresholds:
     """The thresholds that apply: published ones, the language's, then the recipe's overrides.
 
     Raises:
         RecipeError: a name is unknown.
     """
-    published = CODE_THRESHOLDS if rules == "code" else TEXT_THRESHOLDS
+    published = {"text": TEXT_THRESHOLDS, "code": CODE_THRESHOLDS, "pairs": PAIR_THRESHOLDS}[rules]
     limits = dict(published)
     if rules == "text" and settings is not None:
         limits |= CHARACTER_WORDS if settings.words == "characters" else {}

@@ -82,6 +82,7 @@ def _domain_table(recipe: Recipe) -> Table:
 
 def _source_line(source: Any) -> str:
     notes = [f"licence {source.license}"] if source.license else []
+    notes += [f"pairs of {' and '.join(source.pairs.langs)}"] if source.pairs else []
     notes += [f"at most {format_count(source.limit_documents)} documents"] if source.limit_documents else []
     notes += [f"at most {format_count(source.limit_bytes)} bytes"] if source.limit_bytes else []
     return f"{source.kind} {source.path}" + (f" ({', '.join(notes)})" if notes else "")

@@ -3,6 +3,7 @@
 Everything is compared on real held-out text. The two models are never in memory together.
 """
 
+import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,8 +84,8 @@ def _load_as_users_do(folder: Path) -> tuple[Any, Any]:
     import transformers
 
     quiet = transformers.utils.logging
-    level, had_bar = quiet.get_verbosity(), quiet.is_progress_bar_enabled()
-    quiet.set_verbosity_error()
+    level, had_bar = logging.root.manager.disable, quiet.is_progress_bar_enabled()
+    logging.disable(logging.WARNING)  # of all libraries: transformers loads torchao where it is, which warns of kernels
     quiet.disable_progress_bar()
     try:
         safe = {"local_files_only": True, "trust_remote_code": False}
@@ -96,7 +97,7 @@ def _load_as_users_do(folder: Path) -> tuple[Any, Any]:
         reason = f"{type(error).__name__}: {str(error)[:300]}"
         raise ReleaseError(f"transformers {transformers.__version__} cannot load the release ({reason})") from error
     finally:
-        quiet.set_verbosity(level)
+        logging.disable(level)
         if had_bar:
             quiet.enable_progress_bar()
 

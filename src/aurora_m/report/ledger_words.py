@@ -14,6 +14,7 @@ from aurora_m.workspace import AuroraError, RecipeError, atomic_path, format_cou
 
 from .figures import drawing, new_figure, token_axis
 from .ledger import Track, read_tracks
+from .standing import refuse_no_run
 
 _BARS = "▁▂▃▄▅▆▇█"
 _COURSE_WIDTH = 12  # characters
@@ -86,19 +87,15 @@ _COMPARISON_NOTE = (
 )
 
 
+def _empty_table(title: str) -> Table:
+    return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+
+
 def _table(facts: RunFacts) -> Table:
     groups = domain_groups(facts)
-    table = Table(
-        title=f"Forgetting ledger of {escape(facts.recipe.get('name', facts.run.name))}",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        collapse_padding=True,
-    )
-    table.add_column("domain", no_wrap=True)
-    for name in ("base", "now", "change", "±", "best", "worst"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("course", no_wrap=True)
+    table = _empty_table(f"Forgetting ledger of {escape(facts.recipe.get('name', facts.run.name))}")
+    for name in ("domain", "base", "now", "change", "±", "best", "worst", "course"):
+        table.add_column(name, justify="left" if name in ("domain", "course") else "right", no_wrap=True)
     for group in ("known", "new language", "other"):
         members = [track for track in read_tracks(facts) if groups[track.domain] == group]
         for number, track in enumerate(members):
@@ -141,18 +138,10 @@ def _comparison(facts: RunFacts, second: RunFacts) -> Table:
     names = [escape(one.recipe.get("name", one.run.name)) for one in (facts, second)]
     if names[0] == names[1]:
         names = [escape(str(one.run)) for one in (facts, second)]
-    table = Table(
-        title=f"Forgetting ledgers: {names[0]} and {names[1]}",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        collapse_padding=True,
-    )
+    table = _empty_table(f"Forgetting ledgers: {names[0]} and {names[1]}")
     table.add_column("domain")
-    for name in names:
-        table.add_column(name, justify="right")
-        table.add_column("change", justify="right")
-    table.add_column("apart", justify="right")
+    for column in (*(column for name in names for column in (name, "change")), "apart"):
+        table.add_column(column, justify="right")
     for domain in dict.fromkeys([*tracks, *others]):
         first, last = tracks.get(domain), others.get(domain)
         cells = [cell for track in (first, last) for cell in _ending(track)]
@@ -188,10 +177,7 @@ def _warnings(facts: RunFacts, second: RunFacts) -> list[str]:
 
 
 def _facts(run: Path) -> RunFacts:
-    if not (run / "recipe.json").exists():
-        raise AuroraError(
-            f"{run} is no run folder (it has no recipe.json); run folders are made by `aurora-m run RECIPE`"
-        )
+    refuse_no_run(run)
     facts = read_facts(run)
     if not facts.ledger:
         raise AuroraError(f"{run} has no ledger yet; training writes it from its first step on")

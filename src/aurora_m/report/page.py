@@ -12,6 +12,7 @@ from aurora_m.workspace import format_count, write_text
 from .costs import costs_section, headline, recipe_text
 from .curation import curation_section, data_section
 from .figures import SERIES_COUNT
+from .guardrails import guardrails_section
 from .incidents import incidents_section
 from .ledger import ledger_section
 from .metrics import read_points
@@ -42,6 +43,7 @@ def _content(facts: RunFacts) -> dict[str, Any]:
         "losses": loss_section(facts, points),
         "incidents": incidents_section(facts.run),
         "ledger": ledger_section(facts, boundaries(facts, points)),
+        "guardrails": guardrails_section(facts.run, boundaries(facts, points)),
         "evaluation": evaluation_section(facts),
         "costs": costs_section(facts),
         "recipe": recipe_text(facts),

@@ -19,10 +19,7 @@ def describe_run(run: Path) -> RenderableType:
     Raises:
         AuroraError: the folder is no run folder.
     """
-    if not (run / "recipe.json").exists():
-        raise AuroraError(
-            f"{run} is no run folder (it has no recipe.json); run folders are made by `aurora-m run RECIPE`"
-        )
+    refuse_no_run(run)
     parts: list[RenderableType] = [
         f"[bold]{escape(read_json(run / 'recipe.json')['name'])}[/bold] in {escape(str(run))}"
     ]
@@ -37,6 +34,18 @@ def describe_run(run: Path) -> RenderableType:
         f"report: {escape(str(page))}" if page.exists() else "no report yet: `aurora-m report RECIPE` draws one"
     )
     return Group(*parts)
+
+
+def refuse_no_run(run: Path) -> None:
+    """Checks that a folder is a run's.
+
+    Raises:
+        AuroraError: it is none.
+    """
+    if not (run / "recipe.json").exists():
+        raise AuroraError(
+            f"{run} is no run folder (it has no recipe.json); run folders are made by `aurora-m run RECIPE`"
+        )
 
 
 def _stage_table(run: Path) -> Table:

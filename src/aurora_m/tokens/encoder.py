@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from aurora_m.corpus import is_nfc
+from aurora_m.corpus import is_nfc, text_buffers
 from aurora_m.workspace import DataError
 
 from .bpe import MOST_IDS, MOST_MERGES, Merges, Scratch, encode_texts, make_merges
@@ -124,7 +124,7 @@ class CompiledEncoder:
         texts, left = self.prepared(texts)
         scratch = getattr(self._of_thread, "scratch", None) or Scratch()
         self._of_thread.scratch = scratch
-        offsets, data = string_buffers(texts)
+        data, offsets = text_buffers(texts)
         scratch.make_room(int(np.diff(offsets).max(initial=0)), int(offsets[-1] - offsets[0]), len(texts))
         lengths = np.empty(len(texts), dtype=np.int64)
         count = encode_texts(data, offsets, left, eod_id, self.pattern, self.tables, scratch.room, scratch.out, lengths)
@@ -185,15 +185,6 @@ class CompiledEncoder:
         cut_out = [token["content"] for token in content["added_tokens"] if not token["special"]]
         normalizer = tokenizer.backend.normalizer if content.get("normalizer") else None
         return cls(pattern, make_merges(byte_ids, ids, whole), cut_out, normalizer)
-
-
-def string_buffers(texts: pa.LargeStringArray) -> tuple[np.ndarray, np.ndarray]:
-    """(offsets int64[n + 1], bytes uint8) of an array, without copying."""
-    _, offsets, data = texts.buffers()
-    arrays = np.frombuffer(offsets, np.int64, len(texts) + 1, 8 * texts.offset), np.frombuffer(data or b"", np.uint8)
-    for array in arrays:
-        array.flags.writeable = False  # always the same type: the kernels are compiled once
-    return arrays
 
 
 def _is_nfc_or_nothing(normalizer: dict[str, Any] | None) -> bool:

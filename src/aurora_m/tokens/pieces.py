@@ -11,8 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from aurora_m.corpus import text_buffers
+
 from .bpe import Scratch, cut_pieces, merge_pieces
-from .encoder import CompiledEncoder, Encoder, byte_of_character, string_buffers
+from .encoder import CompiledEncoder, Encoder, byte_of_character
 from .tokenizer import Tokenizer
 
 _CHUNK_BYTES = 8_000_000
@@ -66,7 +68,7 @@ def _count_chunk(compiled: CompiledEncoder, texts: pa.LargeStringArray) -> tuple
     texts, left = compiled.prepared(texts)
     if left.any():
         texts = pa.array(texts.filter(pa.array(~left)).to_pylist(), pa.large_string())
-    offsets, data = string_buffers(texts)
+    data, offsets = text_buffers(texts)
     # Texts lie one after another and pieces leave nothing out, so the ends of pieces are an Arrow array's offsets.
     ends = np.zeros(int(offsets[-1]) + 1, dtype=np.int64)
     count = cut_pieces(data, offsets, compiled.pattern, ends[1:])
@@ -85,7 +87,8 @@ def _summed(tables: list[pa.Table]) -> pa.Table:
 
 def _encode_pieces(compiled: CompiledEncoder, table: pa.Table, left_out: int) -> Pieces:
     names = pc.cast(table["piece"], pa.large_binary()).combine_chunks()
-    offsets, data = string_buffers(names)
+    # Pieces are cut between characters, so their bytes are text.
+    data, offsets = text_buffers(pa.Array.from_buffers(pa.large_string(), len(names), names.buffers()))
     scratch, size = Scratch(), int(offsets[-1] - offsets[0])
     scratch.make_room(int(np.diff(offsets).max(initial=0)), size, len(names))
     lengths = np.empty(len(names), dtype=np.int64)

@@ -56,51 +56,79 @@ class Measurement:
 
 
 @dataclass(frozen=True)
+class History:
+    """A stretch that was lived through: the excess and the rate it began with, its course, and what was measured."""
+
+    start: float
+    start_rate: float
+    course: Course
+    measurements: list[Measurement]
+
+
+@dataclass(frozen=True)
 class Belief:
-    """Guesses of (A, B, C, K), float64[guesses, 4], what F is in each, and their weights, which sum to 1."""
+    """Guesses of (A, B, C, K), float64[guesses, 4], and their weights, which sum to 1."""
 
     guesses: np.ndarray
-    forgotten: np.ndarray
     weights: np.ndarray
+
+    def after(self, history: History) -> "Standing":
+        """Where a domain stands that lived through `history`."""
+        return Standing(self, _live(self.guesses, history)[1])
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A belief, and F by each of its guesses at one moment: float64[guesses]."""
+
+    belief: Belief
+    forgotten: np.ndarray
 
     def forecast(self, rest: Course) -> tuple[np.ndarray, np.ndarray]:
         """The excess at the end of `rest`, and the highest on the way: float64[guesses] both."""
-        path, _ = _solve(self.guesses, self.forgotten, rest)
+        path, _ = _solve(self.belief.guesses, self.forgotten, rest)
         return path[-1], path.max(axis=0)
 
-    def share_within(self, values: np.ndarray, limit: float) -> float:
-        """The probability that a value is at most `limit`."""
-        return float(self.weights[values <= limit].sum())
+    def probability(self, values: np.ndarray, limit: float) -> float:
+        """That a value, one of each guess, is at most `limit`."""
+        return float(self.belief.weights[values <= limit].sum())
 
     def quantile(self, values: np.ndarray, q: float) -> float:
         order = np.argsort(values)
-        return float(np.interp(q, np.cumsum(self.weights[order]), values[order]))
+        return float(np.interp(q, np.cumsum(self.belief.weights[order]), values[order]))
 
 
-def believe(
-    start: float, start_rate: float, past: Course, measurements: list[Measurement], prior: Prior = DEFAULT_PRIOR
-) -> Belief:
-    """What the measurements of a phase so far say, given the excess and the rate it began with.
+def believe(histories: list[History], prior: Prior = DEFAULT_PRIOR) -> Belief:
+    """What the measurements of one domain say about its constants: of one phase so far, or of several trials.
 
     Importance sampling in a few rounds, each drawing from a normal about what the one before found likely (population
     Monte Carlo: Cappé et al. 2004). The same numbers always give the same belief.
     """
     random = np.random.default_rng(20_240_400)
     center, spread = prior.mean, prior.covariance
-    for turn in range(_ROUNDS if measurements else 1):
+    rounds = _ROUNDS if any(history.measurements for history in histories) else 1
+    for turn in range(rounds):
         logs = center + random.standard_normal((_GUESSES, 4)) @ np.linalg.cholesky(spread).T
         guesses = np.exp(logs)
-        path, forgotten = _solve(guesses, start - guesses[:, 3] * start_rate, past)
         log_weights = _log_normal(logs, prior.mean, prior.covariance) - _log_normal(logs, center, spread)
-        log_weights += _log_likelihood(path, past, measurements)
-        if turn < _ROUNDS - 1:  # flatter on the way, so that one lucky guess does not take all
-            log_weights *= (turn + 1) / _ROUNDS
+        for history in histories:
+            path, _ = _live(guesses, history)
+            log_weights += _log_likelihood(path, history)
+        last = turn == rounds - 1
+        if not last:  # flatter on the way, so that one lucky guess does not take all
+            log_weights *= (turn + 1) / rounds
         weights = np.exp(log_weights - log_weights.max())
         weights /= weights.sum()
-        if turn < _ROUNDS - 1:
-            center = weights @ logs
-            spread = (logs - center).T @ ((logs - center) * weights[:, None]) * 1.5 + np.eye(4) * 1e-4
-    return Belief(guesses, forgotten, weights)
+        if last:
+            return Belief(guesses, weights)
+        center = weights @ logs
+        spread = (logs - center).T @ ((logs - center) * weights[:, None]) * 1.5 + np.eye(4) * 1e-4
+    raise AssertionError("no round was the last")
+
+
+def _live(guesses: np.ndarray, history: History) -> tuple[np.ndarray, np.ndarray]:
+    """y after every piece of a history, and F at its end."""
+    return _solve(guesses, history.start - guesses[:, 3] * history.start_rate, history.course)
 
 
 def _solve(guesses: np.ndarray, forgotten: np.ndarray, course: Course) -> tuple[np.ndarray, np.ndarray]:
@@ -117,11 +145,11 @@ def _solve(guesses: np.ndarray, forgotten: np.ndarray, course: Course) -> tuple[
     return path, forgotten
 
 
-def _log_likelihood(path: np.ndarray, past: Course, measurements: list[Measurement]) -> np.ndarray:
+def _log_likelihood(path: np.ndarray, history: History) -> np.ndarray:
     total, before = np.zeros(path.shape[1]), 0
-    for one in measurements:
+    for one in history.measurements:
         deviation = np.sqrt(one.error**2 + _FLOOR_ERROR**2 + (_RELATIVE_ERROR * one.excess) ** 2)
-        information = min(1.0, _INFORMATION * float(past.progress[before : one.pieces].sum()))
+        information = min(1.0, _INFORMATION * float(history.course.progress[before : one.pieces].sum()))
         total -= 0.5 * information * ((path[one.pieces - 1] - one.excess) / deviation) ** 2
         before = one.pieces
     return total

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from .config import PhaseConfig
-from .forgetting_model import DEFAULT_PRIOR, Belief, Course, Measurement, Prior, believe
+from .forgetting_model import DEFAULT_PRIOR, Course, History, Measurement, Prior, Standing, believe
 from .guardrails_config import GuardrailsConfig
 from .schedule import Segment
 
@@ -104,19 +104,19 @@ class Guardrails:
         past = [one for one in own if one["tokens"] < max(tokens, self.start + 1)]
         before = {domain: past[-1]["shares"].get(domain, 0.0) for domain in self.config.budget}
         factors = [(self.start, 1.0), *((row["tokens"], row["rate_factor"]) for row in earlier)]
-        beliefs = {domain: self._believe(domain, ledger, past, factors, tokens) for domain in self.config.budget}
+        standings = {domain: self._stand(domain, ledger, past, factors, tokens) for domain in self.config.budget}
         factor = factors[-1][1]
-        shares, needed = self._shares(beliefs, tokens, factor, before)
-        hopeless = self._hopeless(beliefs, tokens, factor)
+        shares, needed = self._shares(standings, tokens, factor, before)
+        hopeless = self._hopeless(standings, tokens, factor)
         given_up = [name for name in hopeless if _in_a_row(name, earlier) + 1 >= _TIMES]
         said = {name for row in earlier for name in row["infeasible"]}
         if given_up and self.config.infeasible == "lower rate":
-            factor = self._feasible_factor(beliefs, tokens, factor)
-            shares, needed = self._shares(beliefs, tokens, factor, before)
+            factor = self._feasible_factor(standings, tokens, factor)
+            shares, needed = self._shares(standings, tokens, factor, before)
         shares = {domain: self._damped(before[domain], share, tokens) for domain, share in shares.items()}
         outlooks = {
-            domain: self._outlook(belief, domain, ledger, tokens, factor, shares, before, needed[domain])
-            for domain, belief in beliefs.items()
+            domain: self._outlook(standing, domain, ledger, tokens, factor, shares, before, needed[domain])
+            for domain, standing in standings.items()
         }
         news = [name for name in given_up if name not in said]
         moved = sum(shares.values()) - sum(before.values())
@@ -143,14 +143,14 @@ class Guardrails:
         return shares | {name: rest * share / total for name, share in others.items()}
 
     # ------------------------------------------------------------------------------------------- the parts
-    def _believe(
+    def _stand(
         self,
         domain: str,
         ledger: list[dict[str, Any]],
         past: list[dict[str, Any]],
         factors: list[tuple[int, float]],
         tokens: int,
-    ) -> Belief:
+    ) -> Standing:
         rows = [row for row in ledger if row["domain"] == domain and row["change"] is not None]
         begun = [row for row in rows if row["tokens"] <= self.start]
         start = float(np.log1p(begun[-1]["change"])) if begun else 0.0
@@ -168,7 +168,8 @@ class Guardrails:
             )
             for row in measured
         ]
-        return believe(start, self._rates.start_rate, course, measurements, self.prior)
+        history = History(start, self._rates.start_rate, course, measurements)
+        return believe([history], self.prior).after(history)
 
     def _course(
         self, points: np.ndarray, past: list[dict[str, Any]], domain: str, factors: list[tuple[int, float]]
@@ -188,21 +189,21 @@ class Guardrails:
         return Course(progress * factor, rate * factor, np.full(n, own), np.full(n, all_replay))
 
     def _shares(
-        self, beliefs: dict[str, Belief], tokens: int, factor: float, before: dict[str, float]
+        self, standings: dict[str, Standing], tokens: int, factor: float, before: dict[str, float]
     ) -> tuple[dict[str, float], dict[str, float | None]]:
         """The least share of each that holds its budget, under the ceiling; and the one it needs without a ceiling."""
         shares = dict(before)
         needed: dict[str, float | None] = {}
         for _ in range(_PASSES):
-            for domain, belief in beliefs.items():
+            for domain, standing in standings.items():
                 others = sum(share for name, share in shares.items() if name != domain)
-                needed[domain] = self._needed(belief, domain, tokens, factor, others)
+                needed[domain] = self._needed(standing, domain, tokens, factor, others)
                 room = max(self.config.floor, self.config.ceiling - others)
                 wanted = needed[domain]
                 shares[domain] = room if wanted is None else min(wanted, room)
         return shares, needed
 
-    def _needed(self, belief: Belief, domain: str, tokens: int, factor: float, others: float) -> float | None:
+    def _needed(self, standing: Standing, domain: str, tokens: int, factor: float, others: float) -> float | None:
         """The least share that holds the domain's budget; None where none does."""
         if tokens >= self.end:
             return self.config.floor
@@ -211,7 +212,7 @@ class Guardrails:
         )
 
         def holds(share: float) -> bool:
-            return self._probability(belief, domain, tokens, factor, share, share + others) >= self.config.confidence
+            return self._probability(standing, domain, tokens, factor, share, share + others) >= self.config.confidence
 
         if not holds(grid[-1]):
             return None
@@ -222,46 +223,46 @@ class Guardrails:
         return float(grid[low])
 
     def _probability(
-        self, belief: Belief, domain: str, tokens: int, factor: float, own: float, all_replay: float
+        self, standing: Standing, domain: str, tokens: int, factor: float, own: float, all_replay: float
     ) -> float:
         """That the budget is held at the end and its multiple on the way, of what replay can still do about it."""
         budget = self.config.budget[domain]
-        end, worst = belief.forecast(self._rest(tokens, factor, own, all_replay))
-        held = belief.share_within(end, float(np.log1p(budget)))
+        end, worst = standing.forecast(self._rest(tokens, factor, own, all_replay))
+        held = standing.probability(end, float(np.log1p(budget)))
         if self.config.transient is None:
             return held
         limit = float(np.log1p(self.config.transient * budget))
         # Half is enough for the transient: it is a looser promise, and often passes before replay can act.
-        return min(held, 2 * belief.share_within(worst, limit))
+        return min(held, 2 * standing.probability(worst, limit))
 
-    def _hopeless(self, beliefs: dict[str, Belief], tokens: int, factor: float) -> list[str]:
+    def _hopeless(self, standings: dict[str, Standing], tokens: int, factor: float) -> list[str]:
         """The domains whose budget even the ceiling will not hold at the end."""
         if tokens >= self.end:
             return []
-        others = self.config.floor * (len(beliefs) - 1)
+        others = self.config.floor * (len(standings) - 1)
         hopeless = []
-        for domain, belief in beliefs.items():
-            end, _ = belief.forecast(self._rest(tokens, factor, self.config.ceiling - others, self.config.ceiling))
-            if belief.share_within(end, float(np.log1p(self.config.budget[domain]))) < _HOPELESS:
+        for domain, standing in standings.items():
+            end, _ = standing.forecast(self._rest(tokens, factor, self.config.ceiling - others, self.config.ceiling))
+            if standing.probability(end, float(np.log1p(self.config.budget[domain]))) < _HOPELESS:
                 hopeless.append(domain)
         return hopeless
 
-    def _feasible_factor(self, beliefs: dict[str, Belief], tokens: int, factor: float) -> float:
+    def _feasible_factor(self, standings: dict[str, Standing], tokens: int, factor: float) -> float:
         """The highest factor of the rate at which no budget is hopeless; where all are, the one that ends lowest.
 
         A lower rate also repairs more slowly, so that may be the factor there is.
         """
         tried = [factor, *(one for one in _FACTORS if one < factor)]
-        feasible = (one for one in tried if not self._hopeless(beliefs, tokens, one))
-        return next(feasible, None) or min(tried, key=lambda one: self._excess_at_ceiling(beliefs, tokens, one))
+        feasible = (one for one in tried if not self._hopeless(standings, tokens, one))
+        return next(feasible, None) or min(tried, key=lambda one: self._excess_at_ceiling(standings, tokens, one))
 
-    def _excess_at_ceiling(self, beliefs: dict[str, Belief], tokens: int, factor: float) -> float:
+    def _excess_at_ceiling(self, standings: dict[str, Standing], tokens: int, factor: float) -> float:
         """By how much the domains together miss their budgets with all the replay there may be, dealt evenly."""
-        own = self.config.ceiling / len(beliefs)
+        own = self.config.ceiling / len(standings)
         missed = 0.0
-        for domain, belief in beliefs.items():
-            end, _ = belief.forecast(self._rest(tokens, factor, own, self.config.ceiling))
-            missed += max(0.0, belief.quantile(end, 0.5) - float(np.log1p(self.config.budget[domain])))
+        for domain, standing in standings.items():
+            end, _ = standing.forecast(self._rest(tokens, factor, own, self.config.ceiling))
+            missed += max(0.0, standing.quantile(end, 0.5) - float(np.log1p(self.config.budget[domain])))
         return missed
 
     def _damped(self, before: float, wanted: float, tokens: int) -> float:
@@ -272,7 +273,7 @@ class Guardrails:
 
     def _outlook(
         self,
-        belief: Belief,
+        standing: Standing,
         domain: str,
         ledger: list[dict[str, Any]],
         tokens: int,
@@ -284,10 +285,10 @@ class Guardrails:
         row = [row for row in ledger if row["domain"] == domain and row["tokens"] <= tokens][-1]
         budget = self.config.budget[domain]
         if tokens < self.end:
-            end, worst = belief.forecast(self._rest(tokens, factor, shares[domain], sum(shares.values())))
+            end, worst = standing.forecast(self._rest(tokens, factor, shares[domain], sum(shares.values())))
         else:
-            end = worst = np.full(len(belief.weights), np.log1p(row["change"] or 0.0))
-        low, middle, high = (float(np.expm1(belief.quantile(end, q))) for q in (0.1, 0.5, 0.9))
+            end = worst = np.full(len(standing.forgotten), np.log1p(row["change"] or 0.0))
+        low, middle, high = (float(np.expm1(standing.quantile(end, q))) for q in (0.1, 0.5, 0.9))
         return Outlook(
             change=row["change"] or 0.0,
             stderr=row["change_stderr"],
@@ -295,11 +296,11 @@ class Guardrails:
             forecast=middle,
             low=low,
             high=high,
-            worst_ahead=float(np.expm1(belief.quantile(worst, 0.5))),
+            worst_ahead=float(np.expm1(standing.quantile(worst, 0.5))),
             share_before=before[domain],
             share=shares[domain],
             needed=needed,
-            probability=belief.share_within(end, float(np.log1p(budget))),
+            probability=standing.probability(end, float(np.log1p(budget))),
         )
 
 
