@@ -88,7 +88,9 @@ def _summed(tables: list[pa.Table]) -> pa.Table:
 def _encode_pieces(compiled: CompiledEncoder, table: pa.Table, left_out: int) -> Pieces:
     names = pc.cast(table["piece"], pa.large_binary()).combine_chunks()
     # Pieces are cut between characters, so their bytes are text.
-    data, offsets = text_buffers(pa.Array.from_buffers(pa.large_string(), len(names), names.buffers()))
+    data, offsets = text_buffers(
+        pa.Array.from_buffers(pa.large_string(), len(names), names.buffers(), offset=names.offset)
+    )
     scratch, size = Scratch(), int(offsets[-1] - offsets[0])
     scratch.make_room(int(np.diff(offsets).max(initial=0)), size, len(names))
     lengths = np.empty(len(names), dtype=np.int64)
