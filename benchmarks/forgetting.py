@@ -92,7 +92,7 @@ def prepare(data: Path, work: Path) -> None:
 
 
 def cut(curated: Path, out: Path) -> None:
-    """The documents in pieces of whole lines: a step here has 2,048 tokens, where a real one has millions.
+    """The documents in pieces of whole lines: a step here has 2,048 or 8,192 tokens, where a real one has millions.
 
     Documents longer than a step would make every step one of a single document, and replay of a single file. Pieces of
     one document stay on one side: it was held out before it was cut.
@@ -343,7 +343,7 @@ def main() -> int:
         return 0
     prepare(arguments.data, arguments.work)
     patterns = arguments.only.split(",")
-    names = [name for name in STRATEGIES if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)]
+    names = list(dict.fromkeys(name for pattern in patterns for name in fnmatch.filter(STRATEGIES, pattern)))
     seeds = [int(seed) for seed in arguments.seeds.split(",")]
     jobs = [Job(arguments.scale, name, seed) for seed in seeds for name in ("base", *names)]
     return run_all(jobs, arguments)

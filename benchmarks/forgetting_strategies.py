@@ -15,7 +15,8 @@ class Scale:
     base_tokens: int
     tokens: int
     base_peak: float
-    tokens_per_step: int = 2048
+    base_tokens_per_step: int = 2048
+    tokens_per_step: int = 8192
     sequence_length: int = 512
 
 
@@ -48,7 +49,7 @@ def base_phase(scale: Scale) -> dict[str, Any]:
         "tokens": scale.base_tokens,
         "mixture": {"en": 0.5, "code": 0.5},
         "sequence_length": scale.sequence_length,
-        "tokens_per_step": scale.tokens_per_step,
+        "tokens_per_step": scale.base_tokens_per_step,
         "lr": {"warmup": "50 steps", "peak": scale.base_peak, "decay": "cosine", "to": scale.base_peak / 100},
     }
 
@@ -69,7 +70,7 @@ def phase(
         "mixture": mixture,
         "sequence_length": scale.sequence_length,
         "tokens_per_step": scale.tokens_per_step,
-        "lr": {"warmup": "20 steps", "peak": peak, "decay": "cosine", "to": peak / 10} | rate,
+        "lr": {"warmup": "6 steps", "peak": peak, "decay": "cosine", "to": peak / 10} | rate,
     }
 
 
@@ -109,9 +110,9 @@ def from_scratch(scale: Scale) -> dict[str, Any]:
     total = scale.base_tokens + scale.tokens
     old = scale.base_tokens / total / 2
     peak = scale.base_peak
-    return {
-        "phases": [phase(scale, shares(old, old), peak, part=total / scale.tokens, warmup="50 steps", to=peak / 100)]
-    }
+    rates = {"warmup": "50 steps", "to": peak / 100}
+    whole = phase(scale, shares(old, old), peak, part=total / scale.tokens, **rates)
+    return {"phases": [whole | {"tokens_per_step": scale.base_tokens_per_step}]}
 
 
 def guarded(budget: float, **guardrails: Any) -> Callable[[Scale], dict[str, Any]]:

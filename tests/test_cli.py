@@ -60,7 +60,7 @@ def test_a_wrong_recipe_exits_with_2_and_one_message(tmp_path):
 def test_explain_tells_phases_and_what_would_run(tmp_path):
     make_project(tmp_path)
     text = aurora("explain", "small.yaml", cwd=tmp_path).stdout
-    for word in ("CAP", "notes", "letters", "not done yet", "warm-up"):
+    for word in ("CAP", "notes", "letters", "not done yet", "cosine to"):
         assert word in text
 
 

@@ -223,6 +223,54 @@ def plan(
 
 
 @app.command()
+def probe(
+    recipe: RecipePath,
+    part: Annotated[str, typer.Option(help="How much of the phase each trial trains.")] = "5%",
+    shares: Annotated[str, typer.Option(help="Shares of replay to try.")] = "0,15%,40%",
+    rates: Annotated[str, typer.Option(help="Factors of the planned peak rate to try.")] = "1,0.4",
+    changes: Changes = None,
+    runs: Runs = Path("runs"),
+    quiet: Quiet = False,
+) -> None:
+    """Find out by short trials what replay and rate a forgetting budget (train.guardrails) will take.
+
+    `aurora-m probe recipes/mine.yaml --part 5% --shares 0,15%,40% --rates 1,0.4`
+
+    Trains the first guarded phase for a small part of its tokens with each share and rate, fits how the model forgets
+    and learns, and says with an interval what the whole phase would take. Trials that are done are not repeated.
+    """
+    from rich.console import Console
+
+    from .pipeline import probe as run_probe
+    from .recipe import Recipe
+    from .training import Trials, describe_probe
+    from .workspace import Progress
+
+    trials = Trials(
+        _shares("--part", part)[0], tuple(_shares("--shares", shares)), tuple(_shares("--rates", rates, most=10.0))
+    )
+    result = run_probe(Recipe.load(recipe, changes), trials, runs=runs, progress=Progress(quiet=quiet))
+    Console().print(describe_probe(result))
+
+
+def _shares(option: str, text: str, most: float = 1.0) -> list[float]:
+    """Shares such as `0,15%,0.4`.
+
+    Raises:
+        RecipeError: one is no number from 0 to `most`, or all are one.
+    """
+    from .workspace import RecipeError, parse_share
+
+    try:
+        values = [parse_share(one) for one in text.split(",")]
+    except ValueError:
+        values = []
+    if not values or not all(0 <= value <= most for value in values):
+        raise RecipeError(f"{option} {text}: expected numbers from 0 to {most:g}, such as 0,15%,0.4")
+    return values
+
+
+@app.command()
 def launch(
     recipe: RecipePath,
     slurm: Annotated[bool, typer.Option("--slurm", help="Write a job for Slurm, and submit it.")] = False,

@@ -407,5 +407,38 @@ def _fingerprint_base(recipe: Recipe) -> str:
     return fingerprint([recipe.base.path, recipe.base.revision])
 
 
+def probe(recipe: Recipe, trials: training.Trials, *, runs: str | Path = "runs", progress: Progress) -> dict[str, Any]:
+    """Runs the short trials of `aurora-m probe` in the run's folder `probe/`, and returns what they say.
+
+    Corpora and tokens are made first where they are missing.
+
+    Raises:
+        RecipeError: no budget, or the base's own phase has not been trained yet.
+        AuroraError: as `run`.
+    """
+    folder = Path(runs).absolute() / recipe.name
+    for stage in ("curate", "tokenize"):
+        run(recipe, runs=runs, only=stage, progress=progress)
+    base_folder = _base_folder(recipe)
+    if base_folder is None:
+        base_folder = folder / FOLDERS["train"] / "base" / "model"
+        if not base_folder.exists():
+            raise RecipeError(
+                "probe continues a base, and this recipe trains its own, which is not there yet: run "
+                "`aurora-m train` up to the end of phase base first, or give base.path"
+            )
+    with lock_run(folder):
+        return training.probe(
+            recipe.train,
+            recipe.base,
+            folder / FOLDERS["tokenize"],
+            folder / "probe",
+            seed=recipe.seed,
+            base_folder=base_folder,
+            trials=trials,
+            progress=progress,
+        )
+
+
 def _base_folder(recipe: Recipe) -> Path | None:
     return model.fetch_base(recipe.base.path, recipe.base.revision) if recipe.base.path else None

@@ -52,6 +52,20 @@ def test_values_and_gradients_are_those_of_cross_entropy(
         torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-5 * max(1.0, wanted.abs().max().item()))
 
 
+@pytest.mark.parametrize("chunk_tokens", [3, 1024])
+def test_sequences_may_have_factors_of_their_own(chunk_tokens):
+    hidden, weight, targets = make_inputs(3, 7, 5, 11, 0.3, seed=2)
+    scale = torch.tensor([0.5, 0.0, 2.0])
+    loss, nll = chunked_loss(hidden, weight, targets, scale, chunk_tokens)
+    _, expected_nll = reference(hidden, weight, targets, 1.0)
+    expected = (scale * expected_nll.sum(dim=1)).sum()
+    torch.testing.assert_close(nll, expected_nll.detach())  # of a sequence without weight too
+    torch.testing.assert_close(loss, expected)
+    gradients = (torch.autograd.grad(one, (hidden, weight)) for one in (loss, expected))
+    for got, wanted in zip(*gradients, strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-6)
+
+
 def test_extreme_logits_stay_finite():
     hidden = torch.tensor([[[1e4, 0.0], [-1e4, 0.0]]], requires_grad=True)
     weight = torch.tensor([[1.0, 0.0], [-1.0, 0.0]], requires_grad=True)

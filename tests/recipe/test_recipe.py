@@ -1,6 +1,7 @@
 """A recipe is read strictly, and its errors say where, what and how to mend it."""
 
 import io
+import json
 from pathlib import Path
 
 import pytest
@@ -264,3 +265,48 @@ def test_the_guarded_15b_is_the_papers_but_for_its_guardrails():
     for recipe in (published, guarded):
         del recipe["name"], recipe["description"], recipe["release"]
     assert published == guarded
+
+
+def explained(recipe_file, run, *changes) -> str:
+    console = Console(file=io.StringIO(), width=400)
+    console.print(explain_recipe(Recipe.load(recipe_file, list(changes)), run))
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("lr", "lines"),
+    [
+        ("{peak: 1e-4, warmup: 4 steps, to: 1e-5}", ["warm-up from 0 to 0.0001 over 512 tokens (4 steps)", "at 4K"]),
+        ("{peak: 1e-4, warmup: 400, start: last}", ["warm-up from the last rate to 0.0001 over 400 tokens"]),
+        ("{peak: last, decay: 1-sqrt}", ["from the last rate", "1-sqrt to 0 at 4K tokens"]),
+        ("{peak: 1, decay: infinite, to: .5, over: 1K}", ["cosine to 0.5 at 1K tokens", "constant from there to 4K"]),
+        ("{peak: 1, decay: linear, over: 9K}", ["linear to 0 at 9K tokens; the phase ends on the slope, at 4K"]),
+        ("{peak: 1, decay: constant}", ["from 1", "constant from there"]),
+        ("{continues: true}", ["goes on along the previous phase's curve"]),
+    ],
+)
+def test_learning_rates_are_explained_part_by_part(recipe_file, tmp_path, lr, lines):
+    text = explained(recipe_file, tmp_path, f"train.phases.CAP.lr={lr}")
+    assert all(line in text for line in lines), text
+
+
+def test_a_growing_batch_is_explained(recipe_file, tmp_path):
+    text = explained(recipe_file, tmp_path, "train.phases.CAP.tokens_per_step={from: 128, to: 512, over: 2K}")
+    assert "14 of 128 to 512 tokens" in text and "growing by 128 over 2K" in text
+
+
+def test_a_mixture_by_rule_is_explained_once_there_are_tokens(recipe_file, tmp_path):
+    rule = "train.phases.CAP.mixture={temperature: 2, domains: [notes], shares: {code: 25%}}"
+    assert "?" in explained(recipe_file, tmp_path, rule)
+    counts = {"code": {"train": {"tokens": 500}}, "notes": {"train": {"tokens": 1500}}}
+    (tmp_path / "tokens").mkdir()
+    (tmp_path / "tokens" / "tokens.json").write_text(json.dumps({"domains": counts}))
+    text = explained(recipe_file, tmp_path, rule)
+    assert "3K (75.0%)" in text and "1K (25.0%)" in text and " 2.00" in text
+    recipe = Recipe.load(recipe_file, [rule])
+    (tmp_path / "copy.yaml").write_text(recipe.to_yaml())
+    assert Recipe.load(tmp_path / "copy.yaml") == recipe
+    with pytest.raises(RecipeError, match=r"phase CAP: the mixture names an unknown domain 'noten'"):
+        Recipe.load(recipe_file, [rule.replace("notes", "noten")])
+    with pytest.raises(RecipeError, match="phase CAP: loss.weights: domain 'noten' is not among the domains"):
+        Recipe.load(recipe_file, ["train.phases.CAP.loss.weights={noten: 0}"])

@@ -49,6 +49,23 @@ def test_a_warmup_is_tokens_or_steps(warmup, tokens):
         ({"lr": {"peak": 1e-4, "to": 1e-3}}, "to 0.001 is above peak 0.0001"),
         ({"lr": {"peak": 1e-4, "warmup": "soon"}}, "'soon' is not a quantity"),
         ({"lr": {"peak": 1e-4, "warmup": -5}}, "is negative"),
+        ({"lr": {"peak": 1e-3, "start": 1e-4}}, "start 0.0001 is where a warm-up begins, and there is none"),
+        ({"lr": {"peak": 1e-3, "start": 2e-3, "warmup": 500}}, "start 0.002 is above peak 0.001"),
+        ({"lr": {"peak": 1e-3, "decay": "infinite", "to": 1e-4}}, "decay infinite needs to.* and over"),
+        ({"lr": {"peak": "first"}}, "Input should be 'last'"),
+        (
+            {"mixture": {"temperature": 2, "domains": ["aa"], "share": {"bb": 0.1}}},
+            "mixture has 'share' beside domains",
+        ),
+        ({"mixture": {"domains": ["aa"]}}, "temperature or unimax, one of them"),
+        ({"mixture": {"temperature": 2, "unimax": 4, "domains": ["aa"]}}, "temperature or unimax, one of them"),
+        ({"mixture": {"temperature": 0, "domains": ["aa"]}}, "greater than 0"),
+        ({"mixture": {"temperature": 2, "domains": ["aa", "aa"]}}, "each is named once"),
+        ({"mixture": {"unimax": 4, "domains": ["aa"], "shares": {"aa": 0.1}}}, "aa has a share in the mixture and is"),
+        ({"mixture": {"unimax": 4, "domains": ["aa"], "shares": {"bb": 1}}}, "fixed shares sum to 1 and leave aa none"),
+        ({"rest": {"unimax": 4, "domains": ["aa"]}}, "rest is written `mixture: "),
+        ({"ramp": {"from": 4, "over": 9}}, "ramp is written `tokens_per_step: "),
+        ({"loss": {"weights": {"aa": -1}}}, "greater than or equal to 0"),
         ({"colour": "red"}, "Extra inputs are not permitted"),
     ],
 )
@@ -83,3 +100,18 @@ def test_tokens_become_the_nearest_whole_number_of_steps(tokens, steps):
 def test_a_config_survives_json():
     config = tiny_config()
     assert TrainConfig.model_validate_json(config.model_dump_json()) == config
+
+
+@pytest.mark.parametrize("rule", [{"temperature": 3.3}, {"unimax": 4.0}])
+def test_a_mixture_by_rule_is_written_as_it_was_read(rule):
+    mixture = {**rule, "domains": ["aa", "bb"], "shares": {"en": 0.1}}
+    phase = PhaseConfig.model_validate(PHASE | {"mixture": {**mixture, "shares": {"en": "10%"}}})
+    assert phase.model_dump(mode="json")["mixture"] == mixture
+    assert PhaseConfig.model_validate_json(phase.model_dump_json(exclude_defaults=True)) == phase
+
+
+def test_what_later_versions_added_is_written_only_where_it_is_used():
+    """A phase's fingerprint is that of its settings: an older run's phases must stay what they were."""
+    written = PhaseConfig.model_validate(PHASE).model_dump(mode="json")
+    assert sorted(written) == ["lr", "mixture", "name", "sequence_length", "tokens", "tokens_per_step"]
+    assert sorted(written["lr"]) == ["continues", "decay", "over", "peak", "to", "warmup"]

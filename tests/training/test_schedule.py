@@ -1,5 +1,6 @@
 """The learning rate is a pure function of tokens: tables of what it must be."""
 
+import json
 import math
 
 import pytest
@@ -7,6 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aurora_m.training import PhaseConfig, build_segments, segment_of
+from aurora_m.training.last_rate import read_last_rate, write_last_rate
+from aurora_m.workspace import DataError, RecipeError
 
 
 def phase(name="CAP", tokens=1000, **lr) -> PhaseConfig:
@@ -34,6 +37,11 @@ HALF_COSINE = 0.5 * (1 + math.cos(math.pi / 2))
         ({"peak": 1.0, "decay": "linear", "over": 500, "to": 0.1}, 900, 0.1),
         ({"peak": 1.0, "warmup": 1000, "over": 1000}, 1000, 1.0),
         ({"peak": 1.0, "warmup": 1000, "over": 1000}, 1001, 0.0),
+        ({"peak": 1.0, "warmup": 200, "start": 0.4}, 100, 0.7),
+        ({"peak": 1.0, "warmup": 200, "start": 0.4}, 200, 1.0),
+        ({"peak": 1.0, "decay": "infinite", "over": 500, "to": 0.2}, 250, 0.2 + 0.8 * HALF_COSINE),
+        ({"peak": 1.0, "decay": "infinite", "over": 500, "to": 0.2, "warmup": 100}, 500, 0.2),
+        ({"peak": 1.0, "decay": "infinite", "over": 500, "to": 0.2}, 1000, 0.2),
     ],
 )
 def test_rates(lr, tokens, expected):
@@ -73,6 +81,51 @@ def test_the_papers_schedule_stops_on_the_slope():
 
 def test_the_decay_ends_with_the_last_whole_step():
     assert segment_of(phase(tokens=1049, peak=1.0)).rate(1000) == 0.0
+
+
+def test_an_infinite_schedule_stays_where_it_is_until_a_later_phase_anneals():
+    phases = [
+        phase("base", 1000, peak=1.0, warmup=100, decay="infinite", to=0.3, over=600),
+        phase("CAP", 5000, continues=True),
+        phase("CAT", 400, peak="last", decay="1-sqrt"),
+    ]
+    _, cap, cat = build_segments(phases)
+    assert [cap.rate(tokens) for tokens in (600, 1000, 6000)] == [0.3, 0.3, 0.3]
+    assert (cat.start, cat.peak, cat.rate(6100), cat.rate(6400)) == (6000, 0.3, pytest.approx(0.15), 0.0)
+
+
+def test_a_phase_may_warm_up_again_from_the_rate_before_it_or_go_on_from_there():
+    phases = [
+        phase("base", 1000, peak=1.0, decay="linear", to=0.2),
+        phase("CAP", 1000, peak=0.6, warmup=200, start="last", decay="linear", over=2200),
+        phase("CAT", 1000, peak="last", decay="constant"),
+    ]
+    _, cap, cat = build_segments(phases)
+    assert [cap.rate(1000 + tokens) for tokens in (0, 100, 200)] == pytest.approx([0.2, 0.4, 0.6])
+    assert cat.rate(2100) == cap.rate(2000) == pytest.approx(0.36)
+
+
+def test_the_rate_a_base_ended_with_is_taken_up_where_it_is_known(tmp_path):
+    phases = [phase("CAP", 1000, peak=0.6, warmup=200, start="last")]
+    assert read_last_rate(tmp_path) is None
+    with pytest.raises(RecipeError, match="phase CAP: lr takes up the base's last rate, and the base has no"):
+        build_segments(phases, None)
+    # As the Trainer of transformers writes it.
+    log = [{"learning_rate": 0.5, "loss": 2.0, "step": 1}, {"learning_rate": 0.1, "step": 2}, {"train_runtime": 1.0}]
+    (tmp_path / "trainer_state.json").write_text(json.dumps({"global_step": 2, "log_history": log}))
+    assert build_segments(phases, read_last_rate(tmp_path))[0].rate(100) == pytest.approx(0.35)
+    write_last_rate(tmp_path, 0.25)
+    assert read_last_rate(tmp_path) == 0.25
+    (tmp_path / "trainer_state.json").write_text("[]")
+    with pytest.raises(DataError, match="has no list log_history"):
+        read_last_rate(tmp_path)
+
+
+@pytest.mark.parametrize(("to", "message"), [(0.0, "lr.peak is the last rate, 0,"), (0.5, "a decay to 0.7")])
+def test_a_decay_cannot_begin_below_its_end(to, message):
+    phases = [phase("base", 1000, peak=1.0, to=to), phase("CAP", 1000, peak="last", to=0.7)]
+    with pytest.raises(RecipeError, match=message):
+        build_segments(phases)
 
 
 @given(

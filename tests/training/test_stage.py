@@ -19,6 +19,7 @@ from aurora_m.training import StoppedByUser, train
 from aurora_m.training import stage as stage_module
 from aurora_m.training.checkpoint import list_checkpoints
 from aurora_m.training.interrupt import EXIT_STOPPED_BY_SCHEDULER
+from aurora_m.training.last_rate import read_last_rate
 from aurora_m.training.state import TrainingState
 from aurora_m.training.telemetry import MetricsFile
 from aurora_m.workspace import AuroraError, RecipeError, read_json
@@ -303,6 +304,39 @@ def test_another_base_redoes_everything(tokens, whole, tmp_path):
         folder = whole / phase / "model"
         go(tokens, tmp_path, config, BaseConfig(path=str(folder)), folder)
     assert {path.name.split("-")[0] for path in (tmp_path / "superseded").iterdir()} == {"initial", "CAP"}
+
+
+def test_the_base_of_another_run_hands_on_the_rate_it_ended_with(tokens, whole, tmp_path):
+    lr = {"peak": 1e-3, "warmup": "4 steps", "start": "last", "decay": "constant"}
+    folder = whole / "base" / "model"
+    config = tiny_config(phases=[{**with_phase(1).phases[1].model_dump(exclude_unset=True), "lr": lr}])
+    go(tokens, tmp_path, config, BaseConfig(path=str(folder)), folder)
+    rates = [row["lr"] for row in metrics(tmp_path)]
+    assert read_json(whole / "train.json")["phases"][0]["final_lr"] == pytest.approx(3e-4)
+    assert rates[:4] == pytest.approx([3e-4 + 7e-4 * step / 4 for step in (1, 2, 3, 4)])
+    shutil.rmtree(tmp_path / "CAP" / "model")
+    go(tokens, tmp_path, config, BaseConfig(path=str(folder)), folder)
+    assert read_last_rate(tmp_path / "CAP" / "model") == 1e-3
+
+
+def test_a_mixture_by_rule_is_said_and_recorded_as_shares(tokens, whole, tmp_path):
+    facts = read_json(tokens / "tokens.json")
+    held = {domain: facts["domains"][domain]["train"]["tokens"] for domain in ("aa", "bb", "cc")}
+    rule, heard = {"unimax": 0.2, "domains": ["aa", "bb", "cc"]}, Heard()
+    go(tokens, tmp_path, with_phase(1, mixture={"temperature": 2, "domains": ["aa", "bb"], "shares": {"cc": 0.5}}))
+    shares = read_json(tmp_path / "train.json")["phases"][1]["mixture"]
+    roots = held["aa"] ** 0.5, held["bb"] ** 0.5
+    assert shares == pytest.approx({"cc": 0.5, "aa": roots[0] / sum(roots) / 2, "bb": roots[1] / sum(roots) / 2})
+    # The same shares written out are the same phase.
+    before = metrics(tmp_path)
+    go(tokens, tmp_path, with_phase(1, mixture=shares), progress=heard)
+    assert metrics(tmp_path) == before and heard.lines == []
+    with pytest.raises(RecipeError, match=r"phase CAP: 0.2 epochs of aa, bb, cc are .* tokens, and unimax has 1.92K"):
+        go(tokens, tmp_path / "none", with_phase(1, mixture=rule))
+    go(tokens, tmp_path, with_phase(1, mixture=rule | {"unimax": 4}), progress=heard)
+    assert any(
+        line.startswith("phase CAP takes aa 33.33% (0.") and "epochs), bb 33.33%" in line for line in heard.lines
+    )
 
 
 # ---- refusals

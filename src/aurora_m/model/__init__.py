@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .generation import generate
     from .initial import generator_of, init_weights
     from .lora import adapted_layers, add_adapters, init_adapters, merge_adapter
-    from .loss import IGNORED, chunked_loss
+    from .loss import IGNORED, chunked_loss, scaled_sum, token_factors
     from .vocabulary import write_with_new_rows
     from .weights import load_model, load_weights, read_config
 
@@ -45,6 +45,8 @@ __all__ = [
     "read_config",
     "resize_vocabulary",
     "save_model",
+    "scaled_sum",
+    "token_factors",
     "write_model",
     "write_with_new_rows",
 ]
@@ -59,6 +61,8 @@ __getattr__ = lazy_exports(
         "add_adapters": "lora",
         "merge_adapter": "lora",
         "chunked_loss": "loss",
+        "scaled_sum": "loss",
+        "token_factors": "loss",
         "count_parameters": "decoder",
         "exported_parameters": "export",
         "fetch_base": "fetch",

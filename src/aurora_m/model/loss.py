@@ -14,7 +14,7 @@ _CPU_ROWS, _CPU_LEAST_ROWS = 64, 512
 
 
 def chunked_loss(
-    hidden: Tensor, weight: Tensor, targets: Tensor, scale: float = 1.0, chunk_tokens: int = 1024
+    hidden: Tensor, weight: Tensor, targets: Tensor, scale: float | Tensor = 1.0, chunk_tokens: int = 1024
 ) -> tuple[Tensor, Tensor]:
     """Negative log-likelihood of `targets` under `softmax(hidden @ weight.T)`, and its gradients, in bounded memory.
 
@@ -26,16 +26,16 @@ def chunked_loss(
         hidden: (B, L, H) hidden states after the final norm.
         weight: (V, H) output matrix.
         targets: (B, L) int64 token ids; IGNORED (-100) is not scored.
-        scale: factor of the loss, e.g. 1 / (valid tokens of the whole step).
+        scale: factor of the loss, e.g. 1 / (valid tokens of the whole step); or one for each sequence, (B,) float32.
 
     Returns:
-        The scalar `scale * sum of nll` (float32, differentiable), and nll (B, L) float32, detached, 0 where ignored.
+        The scalar sum of `scale * nll` (float32, differentiable), and nll (B, L) float32, detached, 0 where ignored.
     """
     return _outside_of_graphs(hidden, weight, targets, scale, chunk_tokens)
 
 
 def _chunked_loss(
-    hidden: Tensor, weight: Tensor, targets: Tensor, scale: float, chunk_tokens: int
+    hidden: Tensor, weight: Tensor, targets: Tensor, scale: float | Tensor, chunk_tokens: int
 ) -> tuple[Tensor, Tensor]:
     wants_gradients = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
     kind = hidden.device.type
@@ -44,7 +44,17 @@ def _chunked_loss(
         if wants_gradients:
             return _ChunkedLoss.apply(hidden, weight, targets, scale, chunk_tokens, dtype)  # type: ignore[return-value]
         token_nll, _, _ = _run_chunks(hidden, weight, targets, scale, chunk_tokens, dtype, (False, False))
-        return scale * token_nll.sum(), token_nll
+        return scaled_sum(scale, token_nll), token_nll
+
+
+def scaled_sum(scale: float | Tensor, token_nll: Tensor) -> Tensor:
+    """The sum of nll (B, L), multiplied with `scale` or with each sequence's (B,)."""
+    return (scale * token_nll.sum(dim=1)).sum() if isinstance(scale, Tensor) else scale * token_nll.sum()
+
+
+def token_factors(scale: float | Tensor, targets: Tensor) -> float | Tensor:
+    """What each token's nll is multiplied with: (B * L, 1), or the number that it is for all."""
+    return scale.repeat_interleave(targets.size(1)).unsqueeze(1) if isinstance(scale, Tensor) else scale
 
 
 # How many chunks there are depends on the data, so torch.compile leaves the loss as it is.
@@ -58,7 +68,7 @@ class _ChunkedLoss(torch.autograd.Function):
             hidden, weight, targets, scale, chunk_tokens, dtype, ctx.needs_input_grad[:2]
         )
         ctx.mark_non_differentiable(token_nll)
-        return scale * token_nll.sum(), token_nll
+        return scaled_sum(scale, token_nll), token_nll
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs):
@@ -77,7 +87,7 @@ def _run_chunks(
     hidden: Tensor,
     weight: Tensor,
     targets: Tensor,
-    scale: float,
+    scale: float | Tensor,
     chunk_tokens: int,
     dtype: torch.dtype,
     wanted: tuple[bool, bool],
@@ -89,6 +99,7 @@ def _run_chunks(
     token_nll = torch.zeros(flat_targets.shape, dtype=torch.float32, device=hidden.device)
     d_rows = torch.zeros_like(rows) if wanted[0] else None
     d_weight: Tensor | None = None
+    scales = token_factors(scale, targets)
     for picked in _chunks(flat_targets, _fitting_chunk(chunk_tokens, weight)):
         inputs, target_ids = rows[picked], flat_targets[picked]
         valid = target_ids != IGNORED
@@ -103,7 +114,8 @@ def _run_chunks(
         if not any(wanted):
             continue
         d_logits = powers.scatter_add_(1, target_ids, -totals).to(dtype)
-        factors = (scale / totals * valid.unsqueeze(1)).to(dtype)
+        own = scales[picked] if isinstance(scales, Tensor) else scales
+        factors = (own / totals * valid.unsqueeze(1)).to(dtype)
         if d_rows is not None:
             d_rows[picked] = product(d_logits, matrix.T).mul_(factors)
         if wanted[1]:

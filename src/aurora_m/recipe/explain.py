@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..model import ModelConfig
+from ..training import PhaseConfig, epoch_tokens, resolve_mixture
 from ..workspace import format_count, read_json
 from .recipe import Recipe
 
@@ -27,12 +28,18 @@ def explain_recipe(recipe: Recipe, run: Path) -> RenderableType:
     )
 
 
-def tokens_by_phase(recipe: Recipe) -> dict[str, dict[str, float]]:
-    """Tokens each phase takes from each domain: share times budget."""
-    return {
-        phase.name: {domain: share * phase.tokens for domain, share in phase.mixture.items()}
-        for phase in recipe.train.phases
-    }
+def shares_by_phase(recipe: Recipe, available: dict[str, int]) -> dict[str, dict[str, float | None]]:
+    """Each phase's mixture, None for the shares that a rule deals by what is not known yet.
+
+    Raises:
+        RecipeError: the domains hold too little for a rule.
+    """
+    shares: dict[str, dict[str, float | None]] = {}
+    for phase in recipe.train.phases:
+        if available:
+            phase = resolve_mixture(phase, available)
+        shares[phase.name] = {**phase.mixture, **dict.fromkeys(phase.rest.domains if phase.rest else [])}
+    return shares
 
 
 def _headline(recipe: Recipe) -> str:
@@ -90,35 +97,63 @@ def _source_line(source: Any) -> str:
 
 def _phase_table(recipe: Recipe) -> Table:
     table = Table("phase", "tokens", "steps", "sequence", "learning rate", title="Phases", title_justify="left")
-    for phase in recipe.train.phases:
-        steps = max(1, round(phase.tokens / phase.tokens_per_step))
+    for number, phase in enumerate(recipe.train.phases):
         table.add_row(
             phase.name,
             format_count(phase.tokens),
-            f"{steps:,} of {format_count(phase.tokens_per_step)} tokens",
+            _step_words(phase),
             str(phase.sequence_length),
-            _rate_words(phase.lr),
+            _rate_words(phase, "the base's last rate" if number == 0 else "the last rate"),
         )
     return table
 
 
-def _rate_words(lr: Any) -> str:
+def _step_words(phase: PhaseConfig) -> str:
+    size = format_count(phase.tokens_per_step)
+    if phase.ramp is None:
+        return f"{phase.steps:,} of {size} tokens"
+    words = [
+        format_count(one) for one in (phase.ramp.start, phase.ramp.increment(phase.tokens_per_step), phase.ramp.over)
+    ]
+    return f"{phase.steps:,} of {words[0]} to {size} tokens,\ngrowing by {words[1]} over {words[2]}"
+
+
+def _rate_words(phase: PhaseConfig, last: str) -> str:
+    """A learning-rate segment, a line for each of its parts."""
+    lr = phase.lr
     if lr.continues:
         return "goes on along the previous phase's curve"
-    warmup = lr.warmup if isinstance(lr.warmup, str) else f"{format_count(lr.warmup)} tokens"
-    over = f" over {format_count(lr.over)} tokens" if lr.over else ""
-    return f"warm-up {warmup} to {lr.peak:g}, {lr.decay} to {lr.to:g}{over}"
+    peak, start = (last if rate == "last" else f"{rate:g}" for rate in (lr.peak, lr.start))
+    lines = [f"from {peak}"]
+    if phase.warmup_tokens:
+        steps = f" ({lr.warmup})" if isinstance(lr.warmup, str) else ""
+        lines = [f"warm-up from {start} to {peak} over {format_count(phase.warmup_tokens)} tokens{steps}"]
+    if lr.decay == "constant":
+        return "\n".join([*lines, "constant from there"])
+    shape = "cosine" if lr.decay == "infinite" else lr.decay
+    span = phase.tokens if lr.over is None else lr.over
+    lines.append(f"{shape} to {lr.to:g} at {format_count(span)} tokens")
+    if span < phase.tokens:
+        lines.append(f"constant from there to {format_count(phase.tokens)}")
+    elif span > phase.tokens:
+        lines[-1] += f"; the phase ends on the slope, at {format_count(phase.tokens)}"
+    return "\n".join(lines)
 
 
 def _token_table(recipe: Recipe, available: dict[str, int]) -> Table:
-    phases = tokens_by_phase(recipe)
-    table = Table("domain", *phases, "all", "has", "epochs", title="Tokens by domain", title_justify="left")
+    shares = shares_by_phase(recipe, available)
+    table = Table("domain", *shares, "all", "has", "epochs", title="Tokens by domain", title_justify="left")
     for domain in recipe.domains:
-        taken = [by_domain.get(domain, 0.0) for by_domain in phases.values()]
-        cells = [format_count(tokens) if tokens else "" for tokens in taken]
-        table.add_row(
-            escape(domain), *cells, format_count(sum(taken)), *_epoch_cells(sum(taken), available.get(domain))
-        )
+        cells, taken = [], 0.0
+        for phase in recipe.train.phases:
+            share = shares[phase.name].get(domain, 0.0)
+            cells.append(
+                "?" if share is None else f"{format_count(share * phase.tokens)} ({share:.1%})" if share else ""
+            )
+            taken += (share or 0.0) * phase.tokens
+        known = None not in [by_domain.get(domain, 0.0) for by_domain in shares.values()]
+        total = format_count(taken) if known else "?"
+        table.add_row(escape(domain), *cells, total, *_epoch_cells(taken, available.get(domain)))
     return table
 
 
@@ -146,6 +181,4 @@ def _what_follows(recipe: Recipe, available: dict[str, int]) -> str:
 
 def _available_tokens(run: Path) -> dict[str, int]:
     path = run / "tokens" / "tokens.json"
-    if not path.exists():
-        return {}
-    return {name: counts["train"]["tokens"] for name, counts in read_json(path)["domains"].items()}
+    return epoch_tokens(read_json(path)) if path.exists() else {}

@@ -80,11 +80,16 @@ class Recipe(Section):
     def _domain_complaints(self) -> list[str]:
         complaints = []
         for phase in self.train.phases:
+            dealt = phase.rest.domains if phase.rest else []
+            # A rule's shares are known once there are tokens; names and sum can be checked with any.
+            evenly = (1 - sum(phase.mixture.values())) / max(1, len(dealt))
             try:
-                check_shares(phase.name, phase.mixture, list(self.domains))
+                check_shares(phase.name, {**phase.mixture, **dict.fromkeys(dealt, evenly)}, list(self.domains))
             except ValueError as error:
                 complaints.append(str(error))
         others = {"train.fim": self.train.fim.domains if self.train.fim else []}
+        for phase in self.train.phases:
+            others[f"phase {phase.name}: loss.weights"] = list(phase.loss.weights) if phase.loss else []
         if self.tokenizer.train:
             others["tokenizer.train"] = self.tokenizer.train.domains
         if self.tokenizer.extend:

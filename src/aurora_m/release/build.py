@@ -18,7 +18,11 @@ from .facts import RunFacts, read_facts
 from .verify import Verification, verify_model
 from .wording import without_secrets
 
-_MODEL_FILES = ("config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json")
+# trainer_state.json: the learning rate that training ended with, for those who continue from the model.
+_MODEL_FILES = (
+    *("config.json", "generation_config.json", "trainer_state.json"),
+    *("*.safetensors", "*.safetensors.index.json"),
+)
 # By family: GPT-2's key, Llama's, BLOOM's.
 _POSITION_KEYS = ("n_positions", "max_position_embeddings", "seq_length")
 _TOKENIZER_FILES = ("*.json", "*.txt", "*.model", "*.jinja")

@@ -174,7 +174,8 @@ def _rate(rate: dict[str, Any]) -> str:
         return "goes on from the phase before"
     if rate.get("peak") is None:
         return "–"
-    return f"{rate['peak']:g}, {rate.get('decay')} to {rate.get('to'):g}"
+    peak = "the last rate" if rate["peak"] == "last" else f"{rate['peak']:g}"
+    return f"{peak}, {rate.get('decay')} to {rate.get('to'):g}"
 
 
 def _ledger_rows(facts: RunFacts) -> list[dict[str, Any]]:

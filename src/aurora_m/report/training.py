@@ -74,6 +74,7 @@ def _settings(trained: list[dict[str, Any]]) -> list[tuple[str, list[str]]]:
     shown = {
         "tokens": ("tokens", format_count),
         "steps": ("steps", "{:,}".format),
+        "first_tokens_per_step": ("tokens per step, at first", format_count),
         "tokens_per_step": ("tokens per step", format_count),
         "sequence_length": ("sequence length", "{:,}".format),
         "seconds": ("time", duration),
@@ -82,6 +83,7 @@ def _settings(trained: list[dict[str, Any]]) -> list[tuple[str, list[str]]]:
     return [
         (label, ["–" if phase.get(key) is None else write(phase[key]) for phase in trained])
         for key, (label, write) in shown.items()
+        if key != "first_tokens_per_step" or any(key in phase for phase in trained)
     ]
 
 

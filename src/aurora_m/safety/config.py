@@ -55,4 +55,6 @@ class AlignConfig(Section):
     def _lr_stands_alone(self) -> Self:
         if self.lr.continues:
             raise ValueError("align starts its own learning-rate segment: give lr.peak and lr.to, not `continues`")
+        if self.lr.needs_last:
+            raise ValueError("align starts its own learning-rate segment: lr.peak and lr.start cannot be `last`")
         return self

@@ -3,12 +3,20 @@
 from typing import TYPE_CHECKING
 
 from ..workspace import lazy_exports
-from .config import FimConfig, SpecialTokens, TokenizerConfig, TokenizerExtendConfig, TokenizerTrainConfig
+from .config import (
+    FimConfig,
+    MixtureRule,
+    SpecialTokens,
+    TokenizerConfig,
+    TokenizerExtendConfig,
+    TokenizerTrainConfig,
+)
 
 if TYPE_CHECKING:
     from .batches import Batch, HeldoutBatch, HeldoutBatches, TrainBatches, choose_documents, heldout_batches
     from .fertility import describe_fertility, measure_fertility
     from .mixture import Mixture, check_shares
+    from .mixture_rules import resolve_shares
     from .new_rows import ROWS_FILE, NewRows
     from .shards import DomainTokens, Shard, ShardWriter
     from .stage import BASE_FOLDER, tokenize
@@ -26,6 +34,7 @@ __all__ = [
     "HeldoutBatch",
     "HeldoutBatches",
     "Mixture",
+    "MixtureRule",
     "NewRows",
     "Shard",
     "ShardWriter",
@@ -41,6 +50,7 @@ __all__ = [
     "heldout_batches",
     "load_tokenizer",
     "measure_fertility",
+    "resolve_shares",
     "tokenize",
 ]
 
@@ -66,6 +76,7 @@ __getattr__ = lazy_exports(
         "heldout_batches": "batches",
         "measure_fertility": "fertility",
         "load_tokenizer": "tokenizer",
+        "resolve_shares": "mixture_rules",
         "tokenize": "stage",
     },
 )

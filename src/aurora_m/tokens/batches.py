@@ -25,7 +25,8 @@ class Batch:
     `input_ids` and `targets` int64[n, L] (targets are one token on; -100 would be ignored, here all count);
     `document_ids` int32[n, L], another number for each document, attention stays within one;
     `positions` int32[n, L], 0 at each document's EOD and at the sequence's start; `domains`, n names; `documents`, n
-    lists of the numbers, in their domain, of the documents that a sequence has something of.
+    lists of the numbers, in their domain, of the documents that a sequence has something of; `weights` float64[n], how
+    much a sequence counts in the loss, None where all count alike.
     """
 
     input_ids: np.ndarray
@@ -34,6 +35,7 @@ class Batch:
     positions: np.ndarray
     domains: list[str]
     documents: list[list[int]]
+    weights: np.ndarray | None = None
 
 
 class TrainBatches:

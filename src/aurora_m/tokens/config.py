@@ -100,3 +100,22 @@ class FimConfig(Section):
     domains: list[str] = Field(min_length=1)
     rate: Share = Field(default=0.5, ge=0, le=1)
     spm_rate: Share = Field(default=0.5, ge=0, le=1)
+
+
+class MixtureRule(Section):
+    """How the part of a mixture that has no fixed shares is dealt to `domains`, by what they hold.
+
+    `temperature`: in proportion to size ** (1 / T). `unimax`: as evenly as at most so many epochs of each allow.
+    """
+
+    temperature: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    unimax: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    domains: list[str] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> Self:
+        if (self.temperature is None) == (self.unimax is None):
+            raise ValueError("a mixture by rule has temperature or unimax, one of them")
+        if len(set(self.domains)) < len(self.domains):
+            raise ValueError(f"domains {self.domains} of a mixture: each is named once")
+        return self

@@ -25,11 +25,13 @@ if TYPE_CHECKING:
     from .job import is_main_process, world_size
     from .launch import Job, check_job, submit, write_script
     from .ledger import HeldoutScore, heldout_domains, score_heldout
+    from .mixtures import epoch_tokens, resolve_mixture
     from .optimizer import build_optimizer
     from .parallel import build_mesh, check_model, parallelize
     from .parallel_loss import decoder_loss
     from .plan import parse_mesh, plan_training
     from .plan_words import describe_plan, plan_to_json
+    from .probe_words import describe_probe
     from .ranks import Ranks, open_crew
     from .rollback import leave_out_quarantined
     from .schedule import build_segments, segment_of
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from .telemetry import MetricsFile
     from .trackers import check_trackers
     from .trainer import Loop, run_phase
+    from .trials import Trials, probe
     from .vocabulary import chosen_documents
 
 
@@ -60,6 +63,7 @@ __all__ = [
     "TelemetryConfig",
     "TrainConfig",
     "TrainingState",
+    "Trials",
     "build_mesh",
     "build_optimizer",
     "build_segments",
@@ -72,6 +76,8 @@ __all__ = [
     "clip_gradients",
     "decoder_loss",
     "describe_plan",
+    "describe_probe",
+    "epoch_tokens",
     "find_device",
     "fingerprint_large",
     "flop_per_token",
@@ -85,6 +91,8 @@ __all__ = [
     "pick_device",
     "plan_to_json",
     "plan_training",
+    "probe",
+    "resolve_mixture",
     "resolve_precision",
     "resume",
     "run_phase",
@@ -111,6 +119,9 @@ __getattr__ = lazy_exports(
         "write_script": "launch",
         "parse_mesh": "plan",
         "plan_training": "plan",
+        "Trials": "trials",
+        "probe": "trials",
+        "describe_probe": "probe_words",
         "describe_plan": "plan_words",
         "plan_to_json": "plan_words",
         "Loop": "trainer",
@@ -136,7 +147,9 @@ __getattr__ = lazy_exports(
         "fingerprint_large": "chain",
         "heldout_domains": "ledger",
         "leave_out_quarantined": "rollback",
+        "epoch_tokens": "mixtures",
         "pick_device": "device",
+        "resolve_mixture": "mixtures",
         "resolve_precision": "device",
         "resume": "state",
         "run_phase": "trainer",

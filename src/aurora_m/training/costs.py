@@ -79,7 +79,7 @@ def training_costs(
     config: TrainConfig, model: ModelConfig, device: Device, devices: int, flops: float, price: float | None
 ) -> Costs:
     """Of all phases on devices that reach `flops` each; energy is that of the devices alone, at their limit."""
-    tokens = {phase.name: phase.steps * phase.tokens_per_step for phase in config.phases}
+    tokens = {phase.name: phase.step_tokens for phase in config.phases}
     flop = sum(tokens[phase.name] * flop_per_token(model, phase.sequence_length) for phase in config.phases)
     device_hours = flop / flops / 3600
     return Costs(

@@ -3,7 +3,7 @@
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -15,16 +15,16 @@ _AHEAD = 2
 
 
 class Feed:
-    """So many batches of a source; the source is left alone until the feed is closed.
+    """Batches of a source, of so many sequences each; the source is left alone until the feed is closed.
 
     `state` is the source's state after the last batch handed out, which is what a checkpoint needs: the source itself
     is ahead of it. `waited_seconds` is how long `next` had to wait for its batches, all together.
     """
 
-    def __init__(self, source: BatchSource, sequences: int, batches: int) -> None:
+    def __init__(self, source: BatchSource, sequences: Sequence[int]) -> None:
         self.state: dict[str, Any] = source.state_dict()
         self.waited_seconds = 0.0
-        self._source, self._sequences, self._batches = source, sequences, batches
+        self._source, self._sequences = source, sequences
         self._given = 0
 
     def next(self) -> Batch:
@@ -52,10 +52,10 @@ class Feed:
 
     def _fill(self) -> None:
         try:
-            for _ in range(self._batches - self._given):
+            for sequences in self._sequences[self._given :]:
                 if self._stop.is_set():
                     return
-                batch = self._source.next_batch(self._sequences)
+                batch = self._source.next_batch(sequences)
                 self._put((batch, self._source.state_dict()))
         except BaseException as error:  # handed to the loop, which raises it where the batch is missed
             self._put(error)

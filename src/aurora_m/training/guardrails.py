@@ -15,9 +15,9 @@ import numpy as np
 from .config import PhaseConfig
 from .forgetting_model import DEFAULT_PRIOR, Course, History, Measurement, Prior, Standing, believe
 from .guardrails_config import GuardrailsConfig
+from .rate_course import RateCourse
 from .schedule import Segment
 
-_PIECES = 48  # of a phase, at least
 _PASSES = 3  # over the domains: each one's share depends a little on the others'
 _HOPELESS = 0.1  # a budget that is held with less than this probability at the ceiling ...
 _TIMES = 2  # ... so many measurements in a row is given up
@@ -81,8 +81,8 @@ class Guardrails:
         self, config: GuardrailsConfig, phase: PhaseConfig, segment: Segment, start: int, prior: Prior = DEFAULT_PRIOR
     ) -> None:
         self.config, self.phase, self.prior = config, phase, prior
-        self.start, self.end = start, start + phase.steps * phase.tokens_per_step
-        self._rates = _Rates(segment, start, self.end)
+        self.start, self.end = start, start + phase.step_tokens
+        self._rates = RateCourse(segment, start, self.end)
 
     def decide(
         self,
@@ -302,32 +302,6 @@ class Guardrails:
             needed=needed,
             probability=standing.probability(end, float(np.log1p(budget))),
         )
-
-
-class _Rates:
-    """The planned rate over a phase, as shares of its highest, and the progress made with it."""
-
-    def __init__(self, segment: Segment, start: int, end: int) -> None:
-        self._segment, self._start, self._end = segment, start, end
-        self._fine = np.linspace(start, end, 2049)
-        rates = np.array([segment.rate(round(place)) for place in self._fine])
-        self._highest = float(rates.max())
-        steps = (rates[1:] + rates[:-1]) / 2 * np.diff(self._fine)
-        self._done = np.concatenate([[0.0], np.cumsum(steps) / steps.sum()])
-        self._rates = rates / self._highest
-        continues = segment.start < start
-        self.start_rate = segment.rate(start) / self._highest if continues else 0.0
-
-    def points(self, first: int, last: int, places: list[int]) -> np.ndarray:
-        """Places from `first` to `last`, close enough together for the equation, these among them: int64[n + 1]."""
-        width = (self._end - self._start) / _PIECES
-        even = np.linspace(first, last, max(1, round((last - first) / width)) + 1).round().astype(np.int64)
-        return np.unique(np.concatenate([even, np.array(places, np.int64)]))
-
-    def between(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Progress from each point to the next, and the rate at the latter."""
-        done = np.interp(points, self._fine, self._done)
-        return np.diff(done), np.interp(points[1:], self._fine, self._rates)
 
 
 def _rounded(values: dict[str, Any]) -> dict[str, Any]:

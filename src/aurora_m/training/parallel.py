@@ -89,14 +89,16 @@ def check_phase(phase: PhaseConfig, parallel: ParallelConfig, world_size: int) -
         RecipeError: they do not divide.
     """
     _, data, tensor = parallel.degrees(world_size)
-    if phase.sequences_per_step % data:
+    together = phase.sequences_together
+    steps = f"{together} sequences per step" if phase.ramp is None else f"steps of a multiple of {together} sequences"
+    if together % data:
         raise RecipeError(
-            f"phase {phase.name}: {phase.sequences_per_step} sequences per step cannot be dealt to {data} data ranks; "
+            f"phase {phase.name}: {steps} cannot be dealt to {data} data ranks; "
             f"make tokens_per_step a multiple of {data * phase.sequence_length}"
         )
-    if parallel.stages_per_rank > 1 and phase.sequences_per_step // data % parallel.pipeline:
+    if parallel.stages_per_rank > 1 and together // data % parallel.pipeline:
         raise RecipeError(
-            f"phase {phase.name}: the interleaved schedule deals {phase.sequences_per_step // data} sequences per data "
+            f"phase {phase.name}: the interleaved schedule deals {together // data} sequences per data "
             f"rank to {parallel.pipeline} pipeline ranks; make them a multiple, or leave stages_per_rank out"
         )
     if parallel.sequence and phase.sequence_length % tensor:

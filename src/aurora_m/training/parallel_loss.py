@@ -8,12 +8,12 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor, Replicate, Shard
 from torch.distributed.tensor.placement_types import Partial
 
-from aurora_m.model import IGNORED, Decoder, chunked_loss
+from aurora_m.model import IGNORED, Decoder, chunked_loss, scaled_sum, token_factors
 
 _CHUNK_TOKENS = 1024
 
 
-def decoder_loss(model: Decoder, hidden: Tensor, targets: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+def decoder_loss(model: Decoder, hidden: Tensor, targets: Tensor, scale: float | Tensor) -> tuple[Tensor, Tensor]:
     """`chunked_loss` of a decoder's own hidden states (B, L, H) and targets (B, L), split or not.
 
     Where tensors are split `hidden` is what the split decoder returned, of all tokens or of its own; `targets` are all.
@@ -48,10 +48,12 @@ class _SplitLoss(torch.autograd.Function):
         token_nll = torch.zeros(flat.shape, dtype=torch.float32, device=hidden.device)
         d_inputs = torch.zeros_like(inputs) if wanted else None
         d_rows = torch.zeros(rows.shape, dtype=torch.float32, device=rows.device) if wanted else None
+        scales = token_factors(scale, targets)
         for start in range(0, flat.numel(), _CHUNK_TOKENS):
             picked = slice(start, start + _CHUNK_TOKENS)
             x = inputs[picked]
-            token_nll[picked], d_logits, factors = _score(x @ matrix.T, flat[picked], first, scale, group)
+            own = scales[picked] if isinstance(scales, Tensor) else scales
+            token_nll[picked], d_logits, factors = _score(x @ matrix.T, flat[picked], first, own, group)
             if d_inputs is not None and d_rows is not None:
                 d_inputs[picked] = (d_logits.to(dtype) @ matrix) * factors.to(dtype)
                 d_rows += (d_logits.to(dtype).T @ (x * factors.to(dtype))).float()
@@ -59,7 +61,7 @@ class _SplitLoss(torch.autograd.Function):
         ctx.d_rows = d_rows
         token_nll = token_nll.view(targets.shape)
         ctx.mark_non_differentiable(token_nll)
-        return scale * token_nll.sum(), token_nll
+        return scaled_sum(scale, token_nll), token_nll
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs):
@@ -69,7 +71,7 @@ class _SplitLoss(torch.autograd.Function):
 
 
 def _score(
-    logits: Tensor, targets: Tensor, first: int, scale: float, group: dist.ProcessGroup
+    logits: Tensor, targets: Tensor, first: int, scale: float | Tensor, group: dist.ProcessGroup
 ) -> tuple[Tensor, Tensor, Tensor]:
     """nll (n), gradient of the local logits (n, v) up to a factor per token, and those factors (n, 1)."""
     logits = logits.float()

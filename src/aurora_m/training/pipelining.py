@@ -79,7 +79,8 @@ class Pipeline(nn.Module):
         self._ends = self._join_ends()
         self._mark_copy()
         self._schedule: tuple[tuple[int, ...], Any] | None = None
-        self._scale, self._nll = 1.0, []
+        self._scale: float | Tensor = 1.0
+        self._nll: list[Tensor] = []
 
     @property
     def holds_last(self) -> bool:
@@ -112,8 +113,11 @@ class Pipeline(nn.Module):
                 parameter.is_copy = True  # type: ignore[attr-defined]
 
     # ---- a step
-    def backward(self, arrays: tuple[Tensor, ...], micro_batch: int, scale: float, dtype: torch.dtype) -> Tensor:
-        """Adds the gradients of `scale` times the summed loss of these sequences; returns the nll of each (B,).
+    def backward(
+        self, arrays: tuple[Tensor, ...], micro_batch: int, scale: float | Tensor, dtype: torch.dtype
+    ) -> Tensor:
+        """Adds the gradients of `scale` (one, or one a sequence) times the summed loss of these sequences; returns the
+        nll of each (B,).
 
         The last rank knows it; the others return zeros.
 
@@ -145,7 +149,9 @@ class Pipeline(nn.Module):
         return decoder_loss(self._last, x, targets, 1.0)[1]
 
     def _loss(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        loss, token_nll = decoder_loss(self._last, hidden, targets, self._scale)
+        scale, first = self._scale, len(self._nll) * len(targets)  # micro batches come in their order
+        own = scale[first : first + len(targets)] if isinstance(scale, Tensor) else scale
+        loss, token_nll = decoder_loss(self._last, hidden, targets, own)
         self._nll.append(token_nll.sum(dim=1, dtype=torch.float64))
         return loss
 

@@ -18,12 +18,13 @@ class Segment:
     peak: float
     to: float
     decay: str
+    first: float = 0.0  # where the warm-up begins
 
     def rate(self, tokens: int) -> float:
         """The learning rate of the step that ends at `tokens` (so the first step has one, and the last has `to`)."""
         seen = tokens - self.start
         if seen < self.warmup:
-            return self.peak * seen / self.warmup
+            return self.first + (self.peak - self.first) * seen / self.warmup
         done = min(1.0, (seen - self.warmup) / max(1, self.span - self.warmup))
         return self.to + (self.peak - self.to) * _remaining(self.decay, done)
 
@@ -39,33 +40,55 @@ def _remaining(decay: str, done: float) -> float:
     return 0.5 * (1.0 + math.cos(math.pi * done))
 
 
-def build_segments(phases: list[PhaseConfig]) -> list[Segment]:
+def build_segments(phases: list[PhaseConfig], base_rate: float | None = None) -> list[Segment]:
     """The segment every phase follows; phases with `continues: true` share the one before them.
 
+    `base_rate` is what the base's own training ended with, where it is known.
+
     Raises:
-        RecipeError: the first phase continues something.
+        RecipeError: the first phase continues something, or takes up a rate that is not known; a rate that is taken up
+            is below the one its decay ends with.
     """
     segments: list[Segment] = []
-    start = 0
+    start, last = 0, base_rate
     for phase in phases:
         if phase.lr.continues:
             if not segments:
                 raise RecipeError(f"phase {phase.name}: lr.continues needs a phase before it; give lr.peak instead")
             segments.append(segments[-1])
         else:
-            segments.append(segment_of(phase, start))
-        start += phase.steps * phase.tokens_per_step
+            segments.append(segment_of(phase, start, last))
+        start += phase.step_tokens
+        last = segments[-1].rate(start)
     return segments
 
 
-def segment_of(phase: PhaseConfig, start: int = 0) -> Segment:
-    """The segment that a phase beginning at `start` tokens opens."""
-    assert phase.lr.peak is not None, f"phase {phase.name} continues a segment and opens none"
+def segment_of(phase: PhaseConfig, start: int = 0, last: float | None = None) -> Segment:
+    """The segment that a phase beginning at `start` tokens opens; `last` is the rate that ended there.
+
+    Raises:
+        RecipeError: it takes up a rate that is not known, or 0, or one below that its decay ends with.
+    """
+    lr = phase.lr
+    assert lr.peak is not None, f"phase {phase.name} continues a segment and opens none"
+    if lr.needs_last and last is None:
+        raise RecipeError(
+            f"phase {phase.name}: lr takes up the base's last rate, and the base has no trainer_state.json that "
+            "records one; write the number in the place of `last`"
+        )
+    peak, first = (last if rate == "last" else rate for rate in (lr.peak, lr.start))
+    assert peak is not None and first is not None
+    if lr.peak == "last" and (not peak or lr.to > peak):
+        raise RecipeError(
+            f"phase {phase.name}: lr.peak is the last rate, {peak:g}, and a decay to {lr.to:g} cannot begin there; "
+            "give lr.peak a number and a warm-up"
+        )
     return Segment(
         start=start,
-        warmup=phase.lr.warmup_tokens(phase.tokens_per_step),
-        span=phase.lr.over or phase.steps * phase.tokens_per_step,
-        peak=phase.lr.peak,
-        to=phase.lr.to,
-        decay=phase.lr.decay,
+        warmup=phase.warmup_tokens,
+        span=lr.over or phase.step_tokens,
+        peak=peak,
+        to=lr.to,
+        decay=lr.decay,
+        first=first,
     )

@@ -29,7 +29,10 @@ from .device import pick_device, resolve_precision
 from .energy import describe_energy, open_meter
 from .float8 import check_float8, multiply_in_float8
 from .guardian import Guardian
+from .last_rate import read_last_rate
 from .ledger import heldout_domains, ledger_rows, read_base_bits, score_heldout, write_base_bits, write_ledger
+from .loss_weights import ignored_tokens
+from .mixtures import epoch_tokens, mixture_words, resolve_mixture
 from .optimizer import build_optimizer
 from .parallel import check_model, check_phase, parallelize
 from .pipelining import Pipeline
@@ -87,7 +90,10 @@ def _train(
     ranks: Ranks,
 ) -> dict[str, Any]:
     facts = read_json(tokens / "tokens.json")
+    config = resolve_mixtures(config, epoch_tokens(facts), progress)
     check_phases(config, facts)
+    base_rate = read_last_rate(base_folder) if base_folder and config.phases[0].lr.needs_last else None
+    segments = build_segments(config.phases, base_rate)
     check_trackers(config.telemetry)
     warn_of_epochs(config, facts, progress)
 
@@ -214,9 +220,10 @@ def _train(
         trackers=trackers,
         embeddings_first=config.embeddings_first or 0,
         first_new_id=facts["tokenizer"]["extends"]["first_new_id"] if untouched_bpb is not None else None,
+        ignored=ignored_tokens(config.phases, tokens / "tokenizer"),
     )
     with trackers or nullcontext():
-        for phase, segment, (_, link) in zip(config.phases, build_segments(config.phases), chain[1:], strict=True):
+        for phase, segment, (_, link) in zip(config.phases, segments, chain[1:], strict=True):
             if phase.name not in [row["name"] for row in state.finished]:
                 run_phase(state, phase, segment, loop, link)
 
@@ -306,6 +313,15 @@ def choose_attention(
     return "auto"
 
 
+def resolve_mixtures(config: TrainConfig, available: dict[str, int], progress: Progress) -> TrainConfig:
+    """The section with every mixture as shares; those dealt by a rule are said. Raises as `resolve_mixture`."""
+    phases = [resolve_mixture(phase, available) for phase in config.phases]
+    for written, phase in zip(config.phases, phases, strict=True):
+        if phase is not written:
+            progress.say(f"phase {phase.name} takes {mixture_words(phase, available)}")
+    return config.model_copy(update={"phases": phases})
+
+
 def check_phases(config: TrainConfig, facts: dict[str, Any]) -> None:
     """Checks the phases against the tokens there are.
 
@@ -319,6 +335,14 @@ def check_phases(config: TrainConfig, facts: dict[str, Any]) -> None:
                 raise RecipeError(
                     f"phase {phase.name}: domain '{domain}' has no training tokens; give it sources or leave it out"
                 )
+        weights = phase.loss.weights if phase.loss else {}
+        if unknown := [domain for domain in weights if domain not in facts["domains"]]:
+            raise RecipeError(
+                f"phase {phase.name}: loss.weights names an unknown domain '{unknown[0]}'; "
+                f"the domains are {', '.join(facts['domains'])}"
+            )
+        if not any(share and weights.get(domain, 1.0) for domain, share in phase.mixture.items()):
+            raise RecipeError(f"phase {phase.name}: loss.weights is 0 for all its domains; nothing would be learned")
         try:
             check_shares(phase.name, phase.mixture, known)
         except ValueError as error:
@@ -330,8 +354,9 @@ def warn_of_epochs(config: TrainConfig, facts: dict[str, Any], progress: Progres
     planned: dict[str, float] = {}
     for phase in config.phases:
         for domain, share in phase.mixture.items():
-            planned[domain] = planned.get(domain, 0.0) + share * phase.steps * phase.tokens_per_step
-    epochs = {domain: tokens / facts["domains"][domain]["train"]["tokens"] for domain, tokens in planned.items()}
+            planned[domain] = planned.get(domain, 0.0) + share * phase.step_tokens
+    available = epoch_tokens(facts)
+    epochs = {domain: tokens / available[domain] for domain, tokens in planned.items()}
     many = [f"{domain} {count:.1f}" for domain, count in epochs.items() if count > _MANY_EPOCHS]
     if many:
         progress.say(f"warning: more than {_MANY_EPOCHS} epochs over {', '.join(many)}; more text would teach more")
@@ -422,7 +447,8 @@ def export_missing_models(
         for folder in ranks.from_main(_without_model(out, name, fingerprint)):
             try:
                 state.load(folder)
-                export_model(state.model, out / name / "model", tokenizer, eod_id, ranks)
+                rate = state.finished[-1].get("final_lr")
+                export_model(state.model, out / name / "model", tokenizer, eod_id, ranks, rate)
             except DataError:
                 continue  # `resume` finds it damaged too, says so, and redoes what it must
 

@@ -72,7 +72,7 @@ def refuse_given_up(state: TrainingState, config: GuardrailsConfig, phases: list
 def _decide(
     config: GuardrailsConfig, state: TrainingState, batches: TrainBatches, phase: PhaseConfig, segment: Segment
 ) -> dict[str, Any]:
-    start = state.tokens - state.phase_step * phase.tokens_per_step
+    start = state.tokens - phase.step_sizes.tokens(state.phase_step)
     own = [row for row in state.decisions if row["phase"] == phase.name]
     decision: Decision = Guardrails(config, phase, segment, start).decide(
         state.ledger, batches.history, own, step=state.step, tokens=state.tokens
@@ -110,7 +110,7 @@ def say_decision(row: dict[str, Any], config: GuardrailsConfig, progress: Progre
 
 def explain_infeasible(row: dict[str, Any], config: GuardrailsConfig, phase: PhaseConfig) -> str:
     """What cannot be held, what it would take and cost, and what to do."""
-    left = round((1 - row["progress"]) * phase.steps * phase.tokens_per_step)
+    left = round((1 - row["progress"]) * phase.step_tokens)
     said = []
     for domain in row["infeasible"]:
         outlook = row["domains"][domain]

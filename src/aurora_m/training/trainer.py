@@ -4,9 +4,10 @@ It knows nothing of mixtures or languages: any source of batches will do, so sup
 """
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aurora_m.model import IGNORED, Decoder, save_model, write_model
+from aurora_m.model import Decoder, save_model, write_model
 from aurora_m.tokens import Batch
 from aurora_m.workspace import AuroraError, Progress, Task, atomic_folder
 
@@ -28,6 +29,8 @@ from .gather import gather_tensors
 from .gradients import clip_gradients, keep_only_embeddings
 from .guardian import documents_of, reason_of
 from .interrupt import EXIT_STOPPED_BY_SCHEDULER, StoppedByUser, StopRequest, stop_requests
+from .last_rate import write_last_rate
+from .loss_weights import loss_factors, mean_loss, valid_targets, weigh
 from .optimizer import set_rate, take_step
 from .parallel_loss import decoder_loss
 from .pipelining import Pipeline
@@ -73,6 +76,8 @@ class Loop:
     """For so many tokens of the run only the rows of tokens learn."""
     first_new_id: int | None = None
     """Where an extended tokenizer's new tokens begin: their loss is told apart."""
+    ignored: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Ids of tokens that the loss leaves out, by phase."""
 
 
 def run_phase(state: TrainingState, phase: PhaseConfig, segment: Segment, loop: Loop, fingerprint: str) -> None:
@@ -88,23 +93,24 @@ def run_phase(state: TrainingState, phase: PhaseConfig, segment: Segment, loop: 
     if state.ranks.is_main:
         mark_phase(loop.out, phase.name, fingerprint)
     state.model.train()
-    remaining = phase.steps - state.phase_step
+    sizes = phase.step_sizes
     with (
         stop_requests() as stop,
         CheckpointWriter(state.ranks, loop.checkpoint.asynchronous) as state.writer,
-        loop.progress.task(phase.name, total=remaining * phase.tokens_per_step, unit="tokens") as task,
+        loop.progress.task(phase.name, total=phase.step_tokens - sizes.tokens(state.phase_step), unit="tokens") as task,
     ):
         while state.phase_step < phase.steps:
             if state.phase_step == 0 and loop.begin is not None:
                 loop.begin(phase)
-            with Feed(state.batches, phase.sequences_per_step, phase.steps - state.phase_step) as feed:
+            sequences = [sizes.size(step) // phase.sequence_length for step in range(state.phase_step, phase.steps)]
+            with Feed(state.batches, sequences) as feed:
                 goes_on = _run_steps(state, phase, segment, loop, fingerprint, feed, stop, task)
             if not goes_on:
-                before = state.step
+                before = state.tokens
                 go_back(state, phase, loop.out, loop.progress)
                 if loop.trackers is not None:
                     loop.trackers.rewrite(state.ledger)
-                task.advance((state.step - before) * phase.tokens_per_step)
+                task.advance(state.tokens - before)
                 if state.phase != phase.name:
                     state.begin(phase.name)
 
@@ -124,27 +130,24 @@ def _run_steps(
     track = loop.trackers.row if loop.trackers is not None else None
     metrics = MetricsFile(loop.out / "metrics.jsonl", writes=ranks.is_main, track=track)
     device = next(state.model.parameters()).device
-    sequences = phase.sequences_per_step // ranks.degree("data")
-    micro_batch = loop.micro_batch or auto_micro_batch(
-        state.model.config, sequences, phase.sequence_length, device, loop.dtype, loop.activation_checkpointing
-    )
-    micro_batch = pipelined_micro_batch(micro_batch, sequences, ranks.degree("pipeline"))
     queued: _Step | None = None
     began, waited, held_up = time.monotonic(), 0.0, state.writer.seconds
     while state.phase_step < phase.steps:
         # ---- loss and gradients
-        batch = feed.next()
+        batch = weigh(feed.next(), phase.loss, loop.ignored.get(phase.name))
+        step_tokens = batch.targets.size
+        micro_batch = _micro_batch(state.model, batch, loop, device, ranks)
         split = () if loop.first_new_id is None else (loop.first_new_id,)
         nll = accumulate_gradients(state.model, batch, micro_batch, loop.dtype, ranks, *split)
         nll, new_nll = (nll[:, 0], nll[:, 1]) if nll.dim() == 2 else (nll, None)
         embeddings_only = state.tokens < loop.embeddings_first
         if embeddings_only:
             keep_only_embeddings(state.model)
-        loss = nll.sum() / max(1, valid_targets(batch).sum())
+        loss = mean_loss(batch, nll)
         grad_norm = clip_gradients(list(state.model.parameters()), loop.clip, ranks)
 
         # ---- the step, which the device leaves out where it is bad
-        rate = segment.rate(state.tokens + phase.tokens_per_step) * state.rate_factor
+        rate = segment.rate(state.tokens + step_tokens) * state.rate_factor
         set_rate(state.optimizer, rate)
         bad = state.guardian.judge(loss, grad_norm)
         take_step(state.optimizer, bad)
@@ -164,15 +167,15 @@ def _run_steps(
         if queued is not None:
             _note(queued, state, metrics)
         last = state.phase_step == phase.steps
-        measures = loop.measure and (last or _is_due(state.tokens, phase.tokens_per_step, loop.measure_every))
-        due, stops = _is_due(state.tokens, phase.tokens_per_step, loop.checkpoint.every), ranks.any(stop.asked)
+        measures = loop.measure and (last or _is_due(state.tokens, step_tokens, loop.measure_every))
+        due, stops = _is_due(state.tokens, step_tokens, loop.checkpoint.every), ranks.any(stop.asked)
         state.writer.check()
         state.meter.sample()
         queued = step
         if measures or last or due or stops:
             _note(step, state, metrics)
             queued = None
-        task.advance(phase.tokens_per_step, note=_note_of(state, rate))
+        task.advance(step_tokens, note=_note_of(state, rate))
         if len(state.bad_steps) >= state.guardian.config.patience:
             return False
 
@@ -185,9 +188,9 @@ def _run_steps(
             if steering.change is not None:
                 feed.redirect(steering.change)
         if last:
-            export_model(state.model, loop.out / phase.name / "model", loop.tokenizer, loop.eod_id, ranks)
+            export_model(state.model, loop.out / phase.name / "model", loop.tokenizer, loop.eod_id, ranks, rate)
             state.take_energy()
-            state.finished.append(_phase_row(state, phase, state.last_loss))
+            state.finished.append(_phase_row(state, phase, state.last_loss, rate))
             state.bad_steps = []
         if last or stops or steering.stop or (due and not state.bad_steps):
             if not last:
@@ -207,6 +210,16 @@ def _run_steps(
         if queued is None:  # what the ledger and the disk took is not the next step's
             began = time.monotonic()
     return True
+
+
+def _micro_batch(model: Decoder | Pipeline, batch: Batch, loop: Loop, device: torch.device, ranks: Ranks) -> int:
+    """Sequences at a time, of those of a step that this rank has."""
+    count, length = batch.targets.shape
+    sequences = count // ranks.degree("data")
+    micro_batch = loop.micro_batch or auto_micro_batch(
+        model.config, sequences, length, device, loop.dtype, loop.activation_checkpointing
+    )
+    return pipelined_micro_batch(micro_batch, sequences, ranks.degree("pipeline"))
 
 
 class _Step:
@@ -285,15 +298,22 @@ def _note(step: _Step, state: TrainingState, metrics: MetricsFile) -> None:
 
 
 def export_model(
-    model: Decoder | Pipeline, folder: Path, tokenizer: Path | None, eod_id: int, ranks: Ranks = SINGLE
+    model: Decoder | Pipeline,
+    folder: Path,
+    tokenizer: Path | None,
+    eod_id: int,
+    ranks: Ranks = SINGLE,
+    last_rate: float | None = None,
 ) -> None:
-    """Writes a model in the Hugging Face layout; it takes the place of an older one in a single move.
+    """Writes a model in the Hugging Face layout, with the learning rate its training ended with where that is known;
+    it takes the place of an older one in a single move.
 
     Of a model over many ranks the main one holds a tensor at a time.
     """
     if isinstance(model, Decoder) and ranks.alone:
         with atomic_folder(folder) as temporary:
             save_model(model, temporary, tokenizer, eod_id=eod_id)
+            write_last_rate(temporary, last_rate)
         return
     tensors = gather_tensors(model, ranks)
     with ranks.agreed():
@@ -301,15 +321,16 @@ def export_model(
             if ranks.is_main:
                 with atomic_folder(folder) as temporary:
                     write_model(model.config, tensors, temporary, tokenizer, eod_id=eod_id)
+                    write_last_rate(temporary, last_rate)
         finally:
             # All go through to the end together, also where the main rank could not write.
             for _ in tensors:
                 pass
 
 
-def _is_due(tokens: int, tokens_per_step: int, every: int | None) -> bool:
+def _is_due(tokens: int, step_tokens: int, every: int | None) -> bool:
     """Whether the step that ended at `tokens` crossed a multiple of `every`."""
-    return every is not None and tokens // every > (tokens - tokens_per_step) // every
+    return every is not None and tokens // every > (tokens - step_tokens) // every
 
 
 def _note_of(state: TrainingState, rate: float) -> str:
@@ -317,9 +338,9 @@ def _note_of(state: TrainingState, rate: float) -> str:
     return f"{loss}lr {rate:.2g}"
 
 
-def _phase_row(state: TrainingState, phase: PhaseConfig, final_loss: float | None) -> dict[str, Any]:
+def _phase_row(state: TrainingState, phase: PhaseConfig, final_loss: float | None, final_lr: float) -> dict[str, Any]:
     """The phase's entry in `train.json`. `tokens_asked` differs from `tokens` where steps had to be whole."""
-    tokens = phase.steps * phase.tokens_per_step
+    tokens = phase.step_tokens
     return {
         "name": phase.name,
         "tokens": tokens,
@@ -329,10 +350,12 @@ def _phase_row(state: TrainingState, phase: PhaseConfig, final_loss: float | Non
         "start_tokens": state.tokens - tokens,
         "sequence_length": phase.sequence_length,
         "tokens_per_step": phase.tokens_per_step,
+        **({"first_tokens_per_step": phase.ramp.start} if phase.ramp else {}),
         "mixture": phase.mixture,
         "tokens_by_domain": dict(state.phase_tokens_by_domain),
         "epochs_by_domain": getattr(state.batches, "epochs", {}),
         "final_loss": final_loss,
+        "final_lr": final_lr,
         "energy": describe_energy(state.phase_joules, sum(state.phase_tokens_by_domain.values())),
     }
 
@@ -346,16 +369,18 @@ def accumulate_gradients(
     ranks: Ranks = SINGLE,
     first_new_id: int | None = None,
 ) -> Tensor:
-    """Gradients of the mean loss over all valid tokens of `batch`, a few sequences at a time.
+    """Gradients of the weighted mean loss over all valid tokens of `batch`, a few sequences at a time.
 
-    Every micro batch is scaled by the valid tokens of the whole step, so how a step is split does not weigh it
-    differently. All ranks bring the same batch, and each works on its own part. Returns the negative log-likelihood of
-    each sequence in nats, float64[B], on the device, the same on all ranks. With `first_new_id` it is [B, 2] and the
+    Every micro batch is scaled by the weights of the whole step's valid tokens, so how a step is split does not weigh
+    it differently. All ranks bring the same batch, and each works on its own part. Returns the negative log-likelihood
+    of each sequence in nats, float64[B], on the device, the same on all ranks. With `first_new_id` it is [B, 2] and the
     second column that of the targets from this id on; not where the model is a pipeline.
     """
     device = next(model.parameters()).device
-    scale = 1.0 / max(1, int(valid_targets(batch).sum()))
     own = ranks.own_sequences(len(batch.domains))
+    scale = loss_factors(batch)
+    if isinstance(scale, np.ndarray):
+        scale = torch.from_numpy(scale[own]).to(device, torch.float32, non_blocking=True)
     arrays = tuple(
         torch.from_numpy(array[own]).to(device, non_blocking=True)
         for array in (batch.input_ids, batch.targets, batch.positions, batch.document_ids)
@@ -374,18 +399,19 @@ def _backward(
     first_new_id: int | None,
     arrays: tuple[Tensor, ...],
     micro_batch: int,
-    scale: float,
+    scale: float | Tensor,
     dtype: torch.dtype,
 ) -> Tensor:
-    """Adds the gradients of `scale` times the summed loss of these sequences; returns the nll of each (B,), float64.
-
-    With `first_new_id` (B, 2): that of the targets from this id on beside it.
+    """Adds the gradients of `scale` (one, or one a sequence) times the summed loss of these sequences; returns the nll
+    of each (B,), float64. With `first_new_id` (B, 2): that of the targets from this id on beside it.
     """
     nll = []
-    for ids, targets, positions, document_ids in zip(*(array.split(micro_batch) for array in arrays), strict=True):
+    parts = zip(*(array.split(micro_batch) for array in arrays), strict=True)
+    scales = scale.split(micro_batch) if isinstance(scale, Tensor) else repeat(scale)
+    for (ids, targets, positions, document_ids), factor in zip(parts, scales, strict=False):
         with autocast(ids.device, dtype):
             hidden = model(ids, positions=positions, document_ids=document_ids)
-            loss, token_nll = decoder_loss(model, hidden, targets, scale)
+            loss, token_nll = decoder_loss(model, hidden, targets, factor)
         loss.backward()
         sums = token_nll.sum(dim=1, dtype=torch.float64)
         if first_new_id is not None:
@@ -393,11 +419,6 @@ def _backward(
             sums = torch.stack([sums, new], dim=1)
         nll.append(sums)
     return torch.cat(nll)
-
-
-def valid_targets(batch: Batch) -> np.ndarray:
-    """How many targets of each sequence are scored, int64[B]."""
-    return (batch.targets != IGNORED).sum(axis=1)
 
 
 def loss_by_domain(batch: Batch, nll_of_sequences: list[float]) -> dict[str, float]:
