@@ -103,7 +103,7 @@ def _train(
     torch.manual_seed(seed)
     dtype = resolve_precision(config.precision, device)
     vocab_size = facts["tokenizer"]["vocab_size"]
-    chain = chain_fingerprints(_start(config, base, base_folder, tokens, facts, seed), config.phases)
+    chain = chain_fingerprints(_start(config, base, base_folder, tokens, seed, facts), config.phases)
     start_folder, untouched_bpb = base_folder, None
     if base_folder is not None and extends_base(facts, base_folder):
         own_size = facts["tokenizer"]["extends"]["vocab_size"]
@@ -416,7 +416,12 @@ def open_batches(config: TrainConfig, tokens: Path, facts: dict[str, Any], seed:
 
 
 def _start(
-    config: TrainConfig, base: BaseConfig, base_folder: Path | None, tokens: Path, facts: dict[str, Any], seed: int
+    config: TrainConfig,
+    base: BaseConfig,
+    base_folder: Path | None,
+    tokens: Path,
+    seed: int,
+    facts: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """What every phase's result depends on. Machine, threads, compilation, micro batches change rounding only."""
     return {
@@ -430,7 +435,7 @@ def _start(
         **({"lora": config.lora.model_dump(mode="json")} if config.lora else {}),
         **({"float8": config.float8} if config.float8 else {}),
         **({"embeddings_first": config.embeddings_first} if config.embeddings_first else {}),
-        **({"new_rows": facts["tokenizer"]["extends"]["init"]} if extends_base(facts, base_folder) else {}),
+        **({"new_rows": facts["tokenizer"]["extends"]["init"]} if facts and extends_base(facts, base_folder) else {}),
     }
 
 
