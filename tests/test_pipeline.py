@@ -1,14 +1,18 @@
 """Stages in order: what is done is skipped, what changed is redone together with what follows."""
 
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
+from tests.heard import Heard
 from tests.small_run import leftovers, make_project, write_documents
 
 from aurora_m import AuroraError, Recipe, pipeline, run
 from aurora_m.pipeline import FOLDERS, STAGES, plan_stages
+from aurora_m.training import StoppedByUser, TrainingState
 from aurora_m.workspace import Progress, RecipeError, lock_run
 
 QUIET = Progress(quiet=True)
@@ -129,6 +133,42 @@ def test_an_edit_of_the_last_phase_keeps_the_phases_before_it(project):
     run(Recipe.load(project / "small.yaml", ["train.phases.CAP.tokens=7K"]), runs=project / "runs", progress=QUIET)
     assert (project / "runs/small/train/base/model/model.safetensors").stat().st_mtime_ns == before
     assert list((project / "runs/small/train/superseded").glob("CAP-*"))
+
+
+def test_a_source_added_to_a_run_under_way_joins_without_any_phase_anew(project, monkeypatch):
+    """Curation and tokens are made anew, with the tokenizer that training began with; training goes on."""
+    count = TrainingState.count
+
+    def count_and_stop(self, *arguments):
+        count(self, *arguments)
+        if self.phase == "CAP" and self.phase_step == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    runs = project / "runs"
+    with monkeypatch.context() as patch, pytest.raises(StoppedByUser):
+        patch.setattr(TrainingState, "count", count_and_stop)
+        recipe = Recipe.load(project / "small.yaml", ["train.phases.CAP.tokens=7K"])
+        run(recipe, runs=runs, progress=QUIET)
+    write_documents(project / "more.jsonl", count=40, seed=11)
+    source = "{kind: jsonl, path: more.jsonl, license: CC0-1.0}"
+    text = (
+        (project / "small.yaml")
+        .read_text()
+        .replace("path: letters.jsonl, license: CC0-1.0}", f"path: letters.jsonl, license: CC0-1.0}}, {source}")
+    )
+    (project / "small.yaml").write_text(text.replace("notes: 0.5, letters: 0.5", "notes: 0.25, letters: 0.75"))
+    recipe = Recipe.load(project / "small.yaml", ["train.phases.CAP.tokens=7K"])
+    plans = {plan.stage: plan for plan in plan_stages(recipe, runs / "small")}
+    words = "phase CAP goes on at 8.19K tokens with a new mixture: notes 0.5 -> 0.25, letters 0.5 -> 0.75"
+    assert plans["curate"].action == "redo" and words in plans["train"].reason
+    heard = Heard()
+    tokenizer = (runs / "small/tokens/tokenizer/tokenizer.json").read_bytes()
+    run(recipe, runs=runs, progress=heard)
+    assert words in heard.lines and any("domain letters: " in line and "joined" in line for line in heard.lines)
+    assert tokenizer == (runs / "small/tokens/tokenizer/tokenizer.json").read_bytes()
+    assert len(list((runs / "small/train/superseded").glob("*"))) == 1  # of the edit before the stop
+    assert "changed under way" in (runs / "small/release/README.md").read_text()
+    assert "Changes under way" in (runs / "small/report/index.html").read_text()
 
 
 def test_evaluation_sets_to_keep_out_are_inputs_of_curate_by_content(tmp_path):

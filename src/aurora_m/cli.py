@@ -356,6 +356,13 @@ def ledger(
     compare: Annotated[
         Path | None, typer.Option(metavar="RUN2", help="Another run, laid side by side with the first.")
     ] = None,
+    phase: Annotated[
+        str | None, typer.Option(metavar="PHASE", help="Of a run with branches: the way to the end of this phase.")
+    ] = None,
+    compare_phase: Annotated[
+        str | None,
+        typer.Option(metavar="PHASE", help="The same of RUN2; without --compare, another branch of the first run."),
+    ] = None,
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw it too: FILE.svg, FILE.png or FILE.pdf.")
     ] = None,
@@ -365,14 +372,16 @@ def ledger(
     `aurora-m ledger runs/quickstart --plot ledger.png`, also while it trains
 
     `aurora-m ledger runs/first --compare runs/second` says how far the second ended from the first.
+
+    `aurora-m ledger runs/first --phase CAT-a --compare-phase CAT-b` does so for two branches of one run.
     """
     from rich.console import Console
 
     from .report import describe_ledger, draw_ledger
 
-    Console().print(describe_ledger(run_folder, compare))
+    Console().print(describe_ledger(run_folder, compare, phase, compare_phase))
     if plot is not None:
-        draw_ledger(run_folder, compare, plot)
+        draw_ledger(run_folder, compare, plot, phase, compare_phase)
         typer.echo(f"plot: {plot}")
 
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -64,6 +64,8 @@ class _Stage:
     config: dict[str, Any]
     inputs: Callable[[], dict[str, str]]
     work: Callable[[Path, Progress], dict[str, Any]]
+    foresee: Callable[[], list[str]] = list
+    """What is to be said of the work beforehand, in lines."""
 
 
 def run(
@@ -120,7 +122,7 @@ def _run_stages(
         write_json(folder / "recipe.json", recipe.model_dump(mode="json"))
         write_text(folder / "recipe.yaml", recipe.to_yaml())
         forced = False
-        for stage in _stages(recipe, folder):
+        for stage in _stages(recipe, folder, keeps_tokenizer=from_stage not in ("curate", "tokenize")):
             forced = forced or stage.name == from_stage
             if only is None or stage.name == only:
                 _run_stage(stage, folder, forced, progress, call)
@@ -141,10 +143,12 @@ def plan_stages(
         if only not in (None, stage.name):
             continue
         if redo_reason:
-            plans.append(StagePlan(stage.name, "run", redo_reason))
+            plans.append(StagePlan(stage.name, "run", "; ".join([redo_reason, *stage.foresee()])))
             continue
         try:
             plan = _plan(stage, folder, forced=stage.name == from_stage)
+            if plan.action in ("run", "redo") and stage.name != from_stage:
+                plan = replace(plan, reason="; ".join([plan.reason, *stage.foresee()]))
         except AuroraError as error:
             plan = StagePlan(stage.name, "blocked", str(error))
         plans.append(plan)
@@ -227,8 +231,11 @@ def _set_aside(out: Path) -> None:
 # The stages of this house, each: its section of the recipe, what it reads, what it does.
 
 
-def _stages(recipe: Recipe, folder: Path) -> list[_Stage]:
-    """The six stages bound to a recipe and a run folder."""
+def _stages(recipe: Recipe, folder: Path, *, keeps_tokenizer: bool = True) -> list[_Stage]:
+    """The six stages bound to a recipe and a run folder.
+
+    `keeps_tokenizer`: other documents train no other tokenizer while a model is under way with it.
+    """
     path = {name: folder / FOLDERS[name] for name in STAGES}
     dump = recipe.model_dump(mode="json")
 
@@ -273,6 +280,7 @@ def _stages(recipe: Recipe, folder: Path) -> list[_Stage]:
             path["curate"],
             out,
             base_folder=_base_folder(recipe),
+            kept_tokenizer=_tokenizer_in_use(recipe, folder) if keeps_tokenizer else None,
             seed=recipe.seed,
             progress=progress,
         )
@@ -334,7 +342,11 @@ def _stages(recipe: Recipe, folder: Path) -> list[_Stage]:
         _Stage("curate", {**curate_config, **domains, **seed}, curate_inputs, curate),
         _Stage("tokenize", {**tokenizer_config, **seed}, lambda: follows("curate") | base_inputs(), tokenize),
         _Stage(
-            "train", {**train_config, "base": base_config, **seed}, lambda: follows("tokenize") | base_inputs(), train
+            "train",
+            {**train_config, "base": base_config, **seed},
+            lambda: follows("tokenize") | base_inputs(),
+            train,
+            lambda: training.foresee(recipe.train, recipe.seed, path["tokenize"], path["train"]),
         ),
         _Stage("align", {**dump["align"], **seed}, lambda: follows("train") | _prompt_inputs(recipe.align.data), align),
         _Stage("evaluate", dump["evaluate"], lambda: follows("align") | _prompt_inputs(recipe.align.data), evaluate),
@@ -372,6 +384,17 @@ def final_models(folder: Path) -> dict[str, Path]:
         "trained": train / trained["final_model"],
         "aligned": align / aligned["final_model"],
     }
+
+
+def _tokenizer_in_use(recipe: Recipe, folder: Path) -> Path | None:
+    """The tokenizer that the tokenize stage made last, where a training is under way with it and its settings stay."""
+    manifest = load_manifest(folder, "tokenize")
+    settings = recipe.tokenizer.model_dump(mode="json", include={"train", "special"})
+    same = manifest is not None and {key: manifest.config.get(key) for key in settings} == settings
+    tokenizer = folder / FOLDERS["tokenize"] / "tokenizer"
+    places = folder / FOLDERS["tokenize"], folder / FOLDERS["train"]
+    under_way = training.is_under_way(recipe.train, recipe.seed, *places)
+    return tokenizer if same and under_way and tokenizer.is_dir() else None
 
 
 def _without_folders(files: list[dict[str, Any]]) -> list[dict[str, Any]]:

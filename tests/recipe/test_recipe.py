@@ -310,3 +310,9 @@ def test_a_mixture_by_rule_is_explained_once_there_are_tokens(recipe_file, tmp_p
         Recipe.load(recipe_file, [rule.replace("notes", "noten")])
     with pytest.raises(RecipeError, match="phase CAP: loss.weights: domain 'noten' is not among the domains"):
         Recipe.load(recipe_file, ["train.phases.CAP.loss.weights={noten: 0}"])
+
+
+def test_explain_says_what_is_guarded(tmp_path):
+    console = Console(width=400, record=True)
+    console.print(explain_recipe(Recipe.load(REPOSITORY / "recipes" / "aurora-m-15b-guarded.yaml"), tmp_path))
+    assert "en 1, code 1; replay moves from 0.5% each to 50%" in console.export_text()

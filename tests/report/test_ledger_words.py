@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 from tests.report.run_folder import BASE_BPB, DOMAINS, HOSTILE, LAST_BPB, make_run
 
+from aurora_m.release import read_facts
 from aurora_m.report import describe_ledger, draw_ledger
 from aurora_m.report.ledger_words import _course
 from aurora_m.report.standing import _ledger_table, _step_table
@@ -94,4 +95,4 @@ def test_show_knows_steps_left_out_and_sets_of_one_document(tmp_path):
     assert "left out" in said(_step_table(tmp_path / "metrics.jsonl", "train"))
     run = make_run(tmp_path / "run")
     change_ledger(run, lambda row: row | {"stderr": None})
-    assert "±" not in said(_ledger_table(run / "train" / "ledger.parquet"))
+    assert "±" not in said(_ledger_table(read_facts(run).ledger, "Ledger"))

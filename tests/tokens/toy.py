@@ -55,10 +55,13 @@ class Documents:
     texts: list[list[int]]
     domain: str = "toy"
     absent: np.ndarray | None = None
+    weights: np.ndarray | None = None
 
     def __post_init__(self):
         self.documents = len(self.texts)
-        self.tokens = sum(len(text) + 1 for text in self.texts)
+        lengths = [len(text) + 1 for text in self.texts]
+        self.tokens = sum(lengths)
+        self.tokens_per_epoch = self.tokens if self.weights is None else float(self.weights @ np.array(lengths))
 
     def document(self, index: int) -> np.ndarray:
         return np.array([*self.texts[index], EOD], dtype=np.uint16)

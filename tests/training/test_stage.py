@@ -216,13 +216,21 @@ for kill_at in map(int, sys.argv[3:]):
 """
 
 
-def test_a_run_killed_at_any_touch_of_the_disk_ends_as_if_it_never_was(tokens, whole, tmp_path):
-    moments = [3, 61, 75, 103, 150, 211]
+def run_killed_at(
+    moments: list[int], tokens: Path, folder: Path, config: str = "tiny_config()", more: str = ""
+) -> None:
+    """Runs in `folder`/<moment> that die at that touch of the disk, some times over, and go on to their end."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": PYTHONPATH}
-    command = [sys.executable, "-c", KILLER, str(tokens), str(tmp_path), *map(str, moments)]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    script = more + KILLER.replace("tiny_config(), tiny_base()", f"{config}, tiny_base()")
+    command = [sys.executable, "-c", script, str(tokens), str(folder), *map(str, moments)]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180)
     assert result.returncode == 0, result.stderr
     assert all(int(line.split()[1]) >= 1 for line in result.stdout.splitlines())  # each was killed
+
+
+def test_a_run_killed_at_any_touch_of_the_disk_ends_as_if_it_never_was(tokens, whole, tmp_path):
+    moments = [3, 61, 75, 103, 150, 211]
+    run_killed_at(moments, tokens, tmp_path)
     for moment in moments:
         same_run(whole, tmp_path / str(moment))
 

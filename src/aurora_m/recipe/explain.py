@@ -56,6 +56,14 @@ def _headline(recipe: Recipe) -> str:
         if lora:
             targets = ", ".join(lora.targets or ["all matrices of the layers"])
             lines.append(f"LoRA in {stage}: rank {lora.rank}, alpha {lora.alpha:g}, on {targets}; merged on export.")
+    if guardrails := recipe.train.guardrails:
+        budgets = ", ".join(f"{escape(domain)} {100 * budget:g}" for domain, budget in guardrails.budget.items())
+        otherwise = {"stop": "else it stops", "continue": "else it says so", "lower rate": "else the rate is lowered"}
+        lines.append(
+            f"Guardrails: at most so many percent more bits per byte than the base at each phase's end: {budgets}; "
+            f"replay moves from {guardrails.floor:.1%} each to {guardrails.ceiling:.0%} of all tokens for it, "
+            f"{otherwise[guardrails.infeasible]}."
+        )
     if recipe.description:
         lines.append(escape(recipe.description.strip()))
     return "\n".join(lines) + "\n"
@@ -99,7 +107,7 @@ def _phase_table(recipe: Recipe) -> Table:
     table = Table("phase", "tokens", "steps", "sequence", "learning rate", title="Phases", title_justify="left")
     for number, phase in enumerate(recipe.train.phases):
         table.add_row(
-            phase.name,
+            f"{phase.name} (from {phase.from_})" if phase.from_ else phase.name,
             format_count(phase.tokens),
             _step_words(phase),
             str(phase.sequence_length),

@@ -5,7 +5,19 @@ from typing import TYPE_CHECKING
 from ..workspace import lazy_exports
 from .config import ReleaseConfig
 from .errors import ReleaseError
-from .facts import BASE_PHASE, Change, Group, RunFacts, domain_groups, energy, final_changes, phases, read_facts
+from .facts import (
+    BASE_PHASE,
+    Change,
+    Group,
+    RunFacts,
+    domain_groups,
+    energy,
+    final_changes,
+    is_on,
+    phases,
+    phases_of_model,
+    read_facts,
+)
 from .licenses import licenses_of, obligations
 from .wording import duration, percent, plain, size, without_secrets
 
@@ -24,10 +36,12 @@ __all__ = [
     "duration",
     "energy",
     "final_changes",
+    "is_on",
     "licenses_of",
     "obligations",
     "percent",
     "phases",
+    "phases_of_model",
     "plain",
     "read_facts",
     "release",

@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from aurora_m.workspace import format_count
 
 from .config import ReleaseConfig
-from .facts import RunFacts, domain_groups, energy, final_changes, phases
+from .facts import RunFacts, domain_groups, energy, final_changes, phases_of_model
 from .licenses import licenses_of, obligations
 from .wording import duration, percent, plain, size
 
@@ -153,9 +153,8 @@ def _made(facts: RunFacts) -> str:
 def _phase_rows(facts: RunFacts, recipe: dict[str, Any]) -> list[dict[str, Any]]:
     planned = {phase["name"]: phase for phase in (recipe.get("train") or {}).get("phases", [])}
     rows = []
-    for phase in phases(facts):
+    for phase in phases_of_model(facts):
         rate = (planned.get(phase["name"]) or {}).get("lr") or {}
-        shares = sorted(phase.get("mixture", {}).items(), key=lambda entry: -entry[1])
         rows.append(
             {
                 **{
@@ -163,10 +162,19 @@ def _phase_rows(facts: RunFacts, recipe: dict[str, Any]) -> list[dict[str, Any]]
                     for key in ("name", "tokens", "sequence_length", "tokens_per_step", "final_loss")
                 },
                 "lr": _rate(rate),
-                "mixture": ", ".join(f"{domain} {percent(share)}" for domain, share in shares),
+                "mixture": _shares(phase.get("mixture", {})),
+                "changes": [
+                    {"tokens": one["tokens"], "why": one["why"], "mixture": _shares(one["shares"])}
+                    for one in phase.get("mixtures", [])
+                ],
             }
         )
     return rows
+
+
+def _shares(mixture: dict[str, float]) -> str:
+    shares = sorted(mixture.items(), key=lambda entry: -entry[1])
+    return ", ".join(f"{domain} {percent(share)}" for domain, share in shares)
 
 
 def _rate(rate: dict[str, Any]) -> str:
@@ -208,7 +216,7 @@ def _limits(facts: RunFacts, summary: dict[str, Any]) -> dict[str, Any]:
     parameters = summary["model"]["parameters"]
     repeated = {
         (phase["name"], domain): epochs
-        for phase in phases(facts)
+        for phase in phases_of_model(facts)
         for domain, epochs in (phase.get("epochs_by_domain") or {}).items()
         if epochs and epochs > _MANY_EPOCHS
     }

@@ -4,7 +4,16 @@ from typing import Any
 
 import yaml
 
-from aurora_m.release import Change, RunFacts, duration, energy, final_changes, percent, phases, without_secrets
+from aurora_m.release import (
+    Change,
+    RunFacts,
+    duration,
+    energy,
+    final_changes,
+    percent,
+    phases_of_model,
+    without_secrets,
+)
 from aurora_m.workspace import format_count
 
 NOT_YET = {"value": "–", "note": "not measured yet"}
@@ -30,7 +39,7 @@ def _sentence(facts: RunFacts) -> str:
     sized = f"{format_count(parameters)}-parameter " if parameters else ""
     family = (base.get("architecture") or {}).get("family") or "language"
     origin = f"continued from {base['path']}" if base.get("path") else "trained from scratch"
-    named = [phase["name"] for phase in phases(facts)]
+    named = [phase["name"] for phase in phases_of_model(facts)]
     steps = f", in the phases {', '.join(named)}" if named else ""
     domains = f" on {', '.join(facts.domains)}" if facts.domains else ""
     tuned = (facts.align or {}).get("examples")
@@ -41,7 +50,7 @@ def _sentence(facts: RunFacts) -> str:
 def _tokens_tile(facts: RunFacts) -> dict[str, str]:
     if not facts.train:
         return NOT_YET
-    by_phase = " + ".join(f"{p['name']} {format_count(p['tokens'])}" for p in facts.train.get("phases", []))
+    by_phase = " + ".join(f"{p['name']} {format_count(p['tokens'])}" for p in phases_of_model(facts))
     return {"value": f"{format_count(facts.train['tokens'])} tokens", "note": by_phase}
 
 

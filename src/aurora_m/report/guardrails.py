@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from aurora_m.release import is_on
 from aurora_m.workspace import format_count
 
 from .figures import AFTER, FAINT, INK, KNOWN, drawing, new_figure, to_svg, token_axis
@@ -17,9 +18,13 @@ _VERDICTS = {
 }
 
 
-def guardrails_section(run: Path, starts: list[tuple[str, int]]) -> dict[str, Any] | None:
-    """A plot a domain and the decisions as a table; None where nothing was guarded."""
+def guardrails_section(
+    run: Path, starts: list[tuple[str, int]], line: dict[str, float] | None = None
+) -> dict[str, Any] | None:
+    """A plot a domain and the decisions as a table; None where nothing was guarded. `line`: only these phases, up to
+    so many tokens of the run."""
     rows = read_decisions(run / "train" / "guardrails.jsonl")
+    rows = [row for row in rows if is_on(line or {}, row["phase"], row["tokens"])]
     if not rows:
         return None
     domains = list(dict.fromkeys(domain for row in rows for domain in row["domains"]))

@@ -23,20 +23,27 @@ _GREYS: Any = {"grid.color": "#dddddd", "axes.edgecolor": "#aaaaaa", "xtick.colo
 _SUFFIXES = (".svg", ".png", ".pdf")
 
 
-def describe_ledger(run: Path, other: Path | None = None) -> RenderableType:
+def describe_ledger(
+    run: Path, other: Path | None = None, phase: str | None = None, other_phase: str | None = None
+) -> RenderableType:
     """Held-out bits per byte of every domain: base, now, best, worst on the way; with `other`, both runs side by side.
 
+    Of a run with branches, the way to `phase` (default: to the final model); `other_phase` is the same of the other
+    run, or without one of the same run.
+
     Raises:
-        AuroraError: a folder is no run, or has no ledger yet.
+        AuroraError: a folder is no run, or has no such phase, or no ledger yet.
     """
-    facts = _facts(run)
-    if other is None:
-        return Group(_table(facts), _NOTE)
-    second = _facts(other)
+    facts = _facts(run, phase)
+    if other is None and other_phase is None:
+        return Group(_table(facts), *_branches(facts), _NOTE)
+    second = _facts(other or run, other_phase)
     return Group(_comparison(facts, second), *_warnings(facts, second), _COMPARISON_NOTE)
 
 
-def draw_ledger(run: Path, other: Path | None, path: Path) -> None:
+def draw_ledger(
+    run: Path, other: Path | None, path: Path, phase: str | None = None, other_phase: str | None = None
+) -> None:
     """Change of every domain against its base over the tokens seen, one plot a domain, as .svg, .png or .pdf.
 
     Raises:
@@ -45,7 +52,9 @@ def draw_ledger(run: Path, other: Path | None, path: Path) -> None:
     """
     if path.suffix not in _SUFFIXES:
         raise RecipeError(f"--plot {path}: expected a file name that ends in {', '.join(_SUFFIXES)}")
-    runs = [_facts(one) for one in (run, other) if one is not None]
+    runs = [_facts(run, phase)]
+    if other is not None or other_phase is not None:
+        runs.append(_facts(other or run, other_phase))
     tracks = [{track.domain: track for track in read_tracks(facts)} for facts in runs]
     domains = list(dict.fromkeys(domain for one in tracks for domain in one))
     columns = min(3, len(domains))
@@ -57,7 +66,7 @@ def draw_ledger(run: Path, other: Path | None, path: Path) -> None:
             axes = figure.add_subplot(math.ceil(len(domains) / columns), columns, number + 1)
             for facts, own, colour in zip(runs, tracks, _COLOURS, strict=False):
                 if domain in own:
-                    _draw(axes, own[domain], colour, facts.recipe.get("name", facts.run.name))
+                    _draw(axes, own[domain], colour, _name(facts))
             axes.axhline(0, color="#555555", linewidth=0.8, linestyle=(0, (5, 3)))
             axes.set_title(domain)
             axes.set(xlabel="tokens seen", ylabel="change of bits per byte")
@@ -93,7 +102,7 @@ def _empty_table(title: str) -> Table:
 
 def _table(facts: RunFacts) -> Table:
     groups = domain_groups(facts)
-    table = _empty_table(f"Forgetting ledger of {escape(facts.recipe.get('name', facts.run.name))}")
+    table = _empty_table(f"Forgetting ledger of {escape(_name(facts))}")
     for name in ("domain", "base", "now", "change", "±", "best", "worst", "course"):
         table.add_column(name, justify="left" if name in ("domain", "course") else "right", no_wrap=True)
     for group in ("known", "new language", "other"):
@@ -135,7 +144,7 @@ def _course(values: list[float]) -> str:
 
 def _comparison(facts: RunFacts, second: RunFacts) -> Table:
     tracks, others = ({track.domain: track for track in read_tracks(one)} for one in (facts, second))
-    names = [escape(one.recipe.get("name", one.run.name)) for one in (facts, second)]
+    names = [escape(_name(one)) for one in (facts, second)]
     if names[0] == names[1]:
         names = [escape(str(one.run)) for one in (facts, second)]
     table = _empty_table(f"Forgetting ledgers: {names[0]} and {names[1]}")
@@ -176,9 +185,24 @@ def _warnings(facts: RunFacts, second: RunFacts) -> list[str]:
     return lines
 
 
-def _facts(run: Path) -> RunFacts:
+def _name(facts: RunFacts) -> str:
+    """The run's name, and of one with branches the phase."""
+    name = facts.recipe.get("name", facts.run.name)
+    return f"{name}, {list(facts.line)[-1]}" if facts.branches else name
+
+
+def _branches(facts: RunFacts) -> list[str]:
+    """A line on the branches that are not shown."""
+    if not facts.branches:
+        return []
+    return [
+        f"Up to phase {escape(list(facts.line)[-1])}; --phase shows another: {escape(', '.join(facts.branches))}.\n"
+    ]
+
+
+def _facts(run: Path, phase: str | None = None) -> RunFacts:
     refuse_no_run(run)
-    facts = read_facts(run)
+    facts = read_facts(run, phase)
     if not facts.ledger:
         raise AuroraError(f"{run} has no ledger yet; training writes it from its first step on")
     return facts

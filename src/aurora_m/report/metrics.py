@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from aurora_m.release import is_on
+
 MAX_POINTS = 400
 _MAX_LINE_BYTES = 1 << 20
 
@@ -41,36 +43,40 @@ class Point:
                 self.loss_by_domain[domain] = mean + (loss - mean) / seen
 
 
-def read_points(path: Path, max_points: int = MAX_POINTS, domain: str | None = None) -> list[Point]:
+def read_points(
+    path: Path, max_points: int = MAX_POINTS, domain: str | None = None, line: dict[str, float] | None = None
+) -> list[Point]:
     """Reads the steps of a metrics file as at most about `max_points` stretches; none crosses a phase boundary.
 
-    With `domain`, a point's loss is that domain's, and steps without it are left out. The file is read twice and never
-    held: memory does not grow with it.
+    `line`: only the steps of these phases, up to so many tokens of the run. With `domain`, a point's loss is that
+    domain's, and steps without it are left out. The file is read twice and never held: memory does not grow with it.
     """
     if not path.exists():
         return []
-    steps = sum(1 for _ in _steps(path, domain))
+    steps = sum(1 for _ in _steps(path, domain, line))
     stride = max(1, -(-steps // max_points))
     points: list[Point] = []
-    for row in _steps(path, domain):
+    for row in _steps(path, domain, line):
         if not points or points[-1].phase != row["phase"] or points[-1].steps >= stride:
             points.append(Point(row["phase"]))
         points[-1].take(row)
     return points
 
 
-def _steps(path: Path, domain: str | None = None) -> Iterator[dict[str, Any]]:
+def _steps(path: Path, domain: str | None = None, line: dict[str, float] | None = None) -> Iterator[dict[str, Any]]:
     """The step rows of a metrics file. A half line (a run still writing, or killed) is passed over."""
     with path.open("rb") as file:
-        while line := file.readline(_MAX_LINE_BYTES):
+        while text := file.readline(_MAX_LINE_BYTES):
             try:
-                row = json.loads(line)
+                row = json.loads(text)
             except ValueError:
                 continue
             if domain is not None and isinstance(row, dict):
                 row["loss"] = (row.get("loss_by_domain") or {}).get(domain)
             if isinstance(row, dict) and row.get("kind") == "step" and isinstance(row.get("loss"), (int, float)):
-                yield {"phase": "", "tokens": 0, **row}
+                row = {"phase": "", "tokens": 0, **row}
+                if is_on(line or {}, row["phase"], row["tokens"]):
+                    yield row
 
 
 def tokens_between(points: list[Point], domains: list[str]) -> list[dict[str, int]]:

@@ -33,7 +33,7 @@ def write_report(run: Path, out: Path) -> Path:
 
 
 def _content(facts: RunFacts) -> dict[str, Any]:
-    points = read_points(facts.run / "train" / "metrics.jsonl")
+    points = read_points(facts.run / "train" / "metrics.jsonl", line=facts.line)
     return {
         "head": headline(facts),
         "order": {domain: number for number, domain in enumerate(facts.domains)},
@@ -43,7 +43,7 @@ def _content(facts: RunFacts) -> dict[str, Any]:
         "losses": loss_section(facts, points),
         "incidents": incidents_section(facts.run),
         "ledger": ledger_section(facts, boundaries(facts, points)),
-        "guardrails": guardrails_section(facts.run, boundaries(facts, points)),
+        "guardrails": guardrails_section(facts.run, boundaries(facts, points), facts.line),
         "evaluation": evaluation_section(facts),
         "costs": costs_section(facts),
         "recipe": recipe_text(facts),

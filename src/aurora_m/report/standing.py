@@ -3,11 +3,13 @@
 import json
 from collections import deque
 from pathlib import Path
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
+from ..release import RunFacts, read_facts
 from ..workspace import AuroraError, format_count, load_manifest, read_json
 
 _STAGES = ("curate", "tokenize", "train", "align", "evaluate", "release")
@@ -28,7 +30,7 @@ def describe_run(run: Path) -> RenderableType:
         if (run / stage / "metrics.jsonl").exists():
             parts.append(_step_table(run / stage / "metrics.jsonl", stage))
     if (run / "train" / "ledger.parquet").exists():
-        parts.append(_ledger_table(run / "train" / "ledger.parquet"))
+        parts += _ledger_tables(read_facts(run))
     page = run / "report" / "index.html"
     parts.append(
         f"report: {escape(str(page))}" if page.exists() else "no report yet: `aurora-m report RECIPE` draws one"
@@ -78,14 +80,16 @@ def _step_table(metrics: Path, stage: str) -> Table:
     return table
 
 
-def _ledger_table(path: Path) -> Table:
-    import pyarrow.parquet as pq
+def _ledger_tables(facts: RunFacts) -> list[Table]:
+    """The last entry; where phases branch, that of every branch."""
+    tables = [_ledger_table(rows, f"Forgetting ledger, end of branch {name}") for name, rows in facts.branches.items()]
+    end = f", end of branch {list(facts.line)[-1]}" if facts.branches else ", last entry"
+    return [*tables, _ledger_table(facts.ledger, f"Forgetting ledger{end}")]
 
-    rows = pq.read_table(path).to_pylist()
+
+def _ledger_table(rows: list[dict[str, Any]], title: str) -> Table:
     last = {row["domain"]: row for row in rows}
-    table = Table(
-        "domain", "bits per byte", "base", "change", title="Forgetting ledger, last entry", title_justify="left"
-    )
+    table = Table("domain", "bits per byte", "base", "change", title=title, title_justify="left")
     for domain, row in last.items():
         base = "" if row["base_bpb"] is None else f"{row['base_bpb']:.4f}"
         change = "" if row["change"] is None else f"{row['change']:+.1%}"

@@ -3,7 +3,7 @@
 import itertools
 from typing import Any
 
-from aurora_m.release import RunFacts, duration, phases
+from aurora_m.release import RunFacts, duration, percent, phases, phases_of_model
 from aurora_m.safety import TUNING_DOMAIN
 from aurora_m.workspace import format_count
 
@@ -19,7 +19,7 @@ Boundaries = list[tuple[str, int]]
 def boundaries(facts: RunFacts, points: list[Point]) -> Boundaries:
     """The phases and the token count each starts at: from train.json, else from what was logged so far."""
     if facts.train:
-        return [(phase["name"], phase["start_tokens"]) for phase in facts.train.get("phases", [])]
+        return [(phase["name"], phase["start_tokens"]) for phase in phases_of_model(facts)]
     starts: dict[str, int] = {}
     last = 0
     for point in points:
@@ -39,7 +39,26 @@ def mixture_section(facts: RunFacts, points: list[Point]) -> dict[str, Any] | No
         _draw_mixture(figure.add_subplot(), _windows(points), numbers, boundaries(facts, points))
         svg = to_svg(figure, "mixture", "Share of training tokens by domain, over training")
     trained = phases(facts)
-    return {"figure": svg, "domains": domains, "phases": trained, "settings": _settings(trained)}
+    return {
+        "figure": svg,
+        "domains": domains,
+        "phases": trained,
+        "settings": _settings(trained),
+        "changes": mixture_changes(facts),
+    }
+
+
+def mixture_changes(facts: RunFacts) -> list[dict[str, Any]]:
+    """Where the mixture changed within a phase: `phase`, `tokens` of the run, `why`, and which shares, in words."""
+    changes = []
+    for before, after in itertools.pairwise(facts.mixtures):
+        if before["phase"] != after["phase"]:
+            continue
+        names = dict.fromkeys([*before["shares"], *after["shares"]])
+        shares = [(name, before["shares"].get(name, 0.0), after["shares"].get(name, 0.0)) for name in names]
+        words = [f"{name} {percent(old)} → {percent(new)}" for name, old, new in shares if old != new]
+        changes.append({key: after[key] for key in ("phase", "tokens", "why")} | {"words": ", ".join(words)})
+    return changes
 
 
 def _windows(points: list[Point]) -> list[Point]:
@@ -72,6 +91,7 @@ def _draw_mixture(axes, windows: list[Point], numbers: dict[str, int], starts: B
 def _settings(trained: list[dict[str, Any]]) -> list[tuple[str, list[str]]]:
     """Rows of the phase table above the domains; what a phase that has not run does not know yet is a dash."""
     shown = {
+        "start_tokens": ("begins at", format_count),
         "tokens": ("tokens", format_count),
         "steps": ("steps", "{:,}".format),
         "first_tokens_per_step": ("tokens per step, at first", format_count),

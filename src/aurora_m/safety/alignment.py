@@ -50,6 +50,7 @@ from .prompts import Prompt, load_prompts, select_reviewed, shipped_prompt_files
 from .tuning import INSTRUCTION_TEMPLATE, ResponseBatches, encode_prompts
 
 PHASE = "SFT"
+_REPLAYED = ("*.idx", "*.bin", "*.weights.npy")
 
 
 def align(
@@ -82,7 +83,9 @@ def align(
     if not config.enabled:
         return _pass_on(source, out, progress)
 
-    data = open_data(config, trained["phases"][-1], tokens, seed)
+    final_phase = trained.get("final_phase", trained["phases"][-1]["name"])
+    last_phase = next(row for row in trained["phases"] if row["name"] == final_phase)
+    data = open_data(config, last_phase, tokens, seed)
     batches = data.batches
     phase = plan_phase(config, data, progress)
 
@@ -101,7 +104,7 @@ def align(
     # ---- where the run stands
     start = {
         "model": fingerprint_large(source),
-        "tokens": fingerprint_large(tokens, ("tokenizer.json", *(("*.idx", "*.bin") if config.replay else ()))),
+        "tokens": fingerprint_large(tokens, ("tokenizer.json", *(_REPLAYED if config.replay else ()))),
         "rows": [[prompt.instruction, prompt.response] for prompt in data.prompts],
         "template": INSTRUCTION_TEMPLATE,
         "phase": phase.model_dump(mode="json"),

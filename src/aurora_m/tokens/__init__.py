@@ -15,6 +15,7 @@ from .config import (
 if TYPE_CHECKING:
     from .batches import Batch, HeldoutBatch, HeldoutBatches, TrainBatches, choose_documents, heldout_batches
     from .fertility import describe_fertility, measure_fertility
+    from .lasting import LastingDocuments, keep_base_heldout, keep_heldout, renumber
     from .mixture import Mixture, check_shares
     from .mixture_rules import resolve_shares
     from .new_rows import ROWS_FILE, NewRows
@@ -33,6 +34,7 @@ __all__ = [
     "FimConfig",
     "HeldoutBatch",
     "HeldoutBatches",
+    "LastingDocuments",
     "Mixture",
     "MixtureRule",
     "NewRows",
@@ -48,8 +50,11 @@ __all__ = [
     "choose_documents",
     "describe_fertility",
     "heldout_batches",
+    "keep_base_heldout",
+    "keep_heldout",
     "load_tokenizer",
     "measure_fertility",
+    "renumber",
     "resolve_shares",
     "tokenize",
 ]
@@ -63,6 +68,10 @@ __getattr__ = lazy_exports(
         "DomainTokens": "shards",
         "HeldoutBatch": "batches",
         "HeldoutBatches": "batches",
+        "LastingDocuments": "lasting",
+        "keep_base_heldout": "lasting",
+        "keep_heldout": "lasting",
+        "renumber": "lasting",
         "Mixture": "mixture",
         "NewRows": "new_rows",
         "ROWS_FILE": "new_rows",

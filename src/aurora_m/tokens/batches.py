@@ -50,7 +50,7 @@ class TrainBatches:
 
     def __init__(
         self,
-        domains: dict[str, DomainTokens] | dict[str, Documents],
+        domains: Mapping[str, Documents],
         shares: dict[str, float],
         sequence_length: int,
         seed: int,

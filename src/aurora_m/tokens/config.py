@@ -63,6 +63,9 @@ class TokenizerExtendConfig(_SampledDomains):
     init: Literal["mean", "random"] = "mean"
 
 
+_WEIGHTS = ["weight", "meta.weight"]
+
+
 class TokenizerConfig(Section):
     """`train` trains one, `path` loads one (folder, tokenizer.json, Hugging Face id), neither takes the base's.
 
@@ -74,6 +77,8 @@ class TokenizerConfig(Section):
     path: str | None = None
     special: SpecialTokens = SpecialTokens()
     threads: Annotated[int, Field(ge=1)] | None = None  # all cores this process may use where None; changes no file
+    # Columns of curated documents, or values in their meta, whose product is how often a document is read an epoch.
+    weights: list[str] = Field(default=_WEIGHTS, exclude_if=lambda names: names == _WEIGHTS)
     shuffle: bool = False  # training documents lie in a random order in the shards, not in the curated one
     shuffle_memory_bytes: Count = Field(default=1_000_000_000, ge=1_000_000)  # about; changes no file
 

@@ -39,6 +39,12 @@ def text_bytes(path: Path) -> int:
         return sum(column.total_uncompressed_size for column in columns if column.path_in_schema == "text")
 
 
+def present_columns(path: Path, columns: list[str]) -> list[str]:
+    """Those of the columns that a file has."""
+    with _open(path) as file:
+        return [column for column in columns if column in file.schema_arrow.names]
+
+
 def read_rows(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
     """The named columns, some rows at a time; memory is bounded by the file's row groups.
 

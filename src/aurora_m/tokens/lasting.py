@@ -52,12 +52,17 @@ class LastingDocuments:
         record = read_json(kept / "documents" / domain / _RECORD)
         self.documents, self.tokens = record["documents"], self._shards.tokens
         self.absent: np.ndarray | None = None
+        self.weights, self.tokens_per_epoch = self._shards.weights, self._shards.tokens_per_epoch
         self._places: np.ndarray | None = None
         if record["renumbered"]:
             path = kept / "documents" / domain / f"places-{record['shards'][:12]}.npy"
             self._places = _load(path)
             self.absent = self._places < 0
-            self.tokens = int(self._shards.lengths[self._places[~self.absent]].sum(dtype=np.int64))
+            lengths = self._shards.lengths[self._places[~self.absent]]
+            self.tokens = self.tokens_per_epoch = int(lengths.sum(dtype=np.int64))
+            if self.weights is not None:
+                self.weights = np.where(self.absent, np.float32(0), self.weights[self._places])
+                self.tokens_per_epoch = float(lengths @ self.weights[~self.absent].astype(np.float64))
         elif self.documents != self._shards.documents:
             raise DataError(
                 f"{self._shards.folder} has {self._shards.documents} documents, and {self.documents} when the run "
@@ -147,6 +152,15 @@ def keep_heldout(tokens: Path, domain: str, kept: Path) -> None:
     if found and not folder.exists():
         with atomic_folder(folder) as temporary:
             _keep(found, temporary)
+
+
+def keep_base_heldout(base: Path, kept: Path) -> None:
+    """The same of held-out shards in the base's own tokens, with its tokenizer; `base` is that part of `tokens`."""
+    for folder in sorted(path for path in base.iterdir() if path.is_dir()):
+        if not (kept / folder.name).exists():
+            with atomic_folder(kept / folder.name) as temporary:
+                _keep(sorted(path for path in folder.iterdir() if path.is_file()), temporary)
+    write_json(kept / "tokens.json", read_json(base / "tokens.json"))
 
 
 def _keep(paths: list[Path], folder: Path) -> None:

@@ -8,7 +8,7 @@ _ROUNDS = 6
 
 
 def shuffled(count: int, start: int, stop: int, key: int) -> np.ndarray:
-    """Places `start` to `stop` of the permutation of 0..count-1 that `key` names, int64; its memory is `stop - start`."""
+    """Places `start` to `stop` of the permutation of 0..count-1 that `key` names, int64[stop - start]."""
     return permuted(np.arange(start, stop, dtype=np.uint64), count, key)
 
 

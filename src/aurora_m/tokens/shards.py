@@ -7,6 +7,7 @@
                               uint64 sequences n, uint64 n + 1, int32[n] lengths in tokens, int64[n] byte offsets,
                               int64[n + 1] document boundaries (0..n: a document is one sequence); little-endian
     train-00000.docs.parquet  id, source, lang, bytes (UTF-8, of the text), tokens (with EOD); one row per document
+    train-00000.weights.npy   float32[documents]: how often each is to be read an epoch; only where one is not 1
 
 The layout is that of `megatron/core/datasets/indexed_dataset.py` in NVIDIA's Megatron-LM, which can train on the files.
 """
@@ -31,9 +32,10 @@ _HEADER = struct.Struct("<9sQBQQ")
 _DTYPE_OF_CODE = {4: np.dtype("<i4"), 8: np.dtype("<u2")}
 _SHARD_TOKENS = 1_000_000_000
 _DOCS_BUFFERED = 10_000
-DOCS_SCHEMA = pa.schema(
+_STORED_DOCS_SCHEMA = pa.schema(
     {"id": pa.string(), "source": pa.string(), "lang": pa.string(), "bytes": pa.uint32(), "tokens": pa.uint32()}
 )
+DOCS_SCHEMA = _STORED_DOCS_SCHEMA.append(pa.field("weight", pa.float32()))
 
 
 def dtype_code(vocab_size: int) -> int:
@@ -51,11 +53,13 @@ class ShardWriter:
 
     Use it as a context manager: a shard's files appear whole when it is full or the block ends well; after an
     exception none of this writer's files is left. A writer that got no document leaves no file.
-    `documents`, `bytes` and `tokens` count what was written.
+    `documents`, `bytes` and `tokens` count what was written; `weighted` documents have another weight than 1, `unread`
+    ones 0, and `tokens_per_epoch` is tokens times weights.
     """
 
     def __init__(self, folder: Path, split: str, vocab_size: int, shard_tokens: int = _SHARD_TOKENS) -> None:
-        self.documents = self.bytes = self.tokens = 0
+        self.documents = self.bytes = self.tokens = self.weighted = self.unread = 0
+        self.tokens_per_epoch = 0.0
         self._folder, self._split, self._shard_tokens = folder, split, shard_tokens
         self._code = dtype_code(vocab_size)
         self._open: _OpenShard | None = None
@@ -90,6 +94,10 @@ class ShardWriter:
         self.documents += len(lengths)
         self.bytes += int(docs["bytes"].to_numpy().sum(dtype=np.int64))
         self.tokens += len(data)
+        weights = docs["weight"].to_numpy()
+        self.weighted += int((weights != 1).sum())
+        self.unread += int((weights == 0).sum())
+        self.tokens_per_epoch += float(weights.astype(np.float64) @ lengths)
 
     def __enter__(self) -> Self:
         return self
@@ -108,12 +116,14 @@ class ShardWriter:
 
     def _remove(self) -> None:
         for stem in self._stems:
-            for path in _paths(stem):
+            for path in (*_paths(stem), _weights_path(stem)):
                 path.unlink(missing_ok=True)
 
 
-def docs_table(columns: Sequence[Any]) -> pa.Table:
-    """Rows of docs.parquet from five columns: id, source, lang, bytes, tokens; each an array or a list."""
+def docs_table(columns: Sequence[Any], weights: np.ndarray | None = None) -> pa.Table:
+    """Rows of docs.parquet from five columns: id, source, lang, bytes, tokens, each an array or a list; and how often
+    each document is to be read an epoch, float32, 1 where nothing is given."""
+    columns = [*columns, np.ones(len(columns[0]), np.float32) if weights is None else weights]
     arrays = [pa.array(column).cast(field.type) for column, field in zip(columns, DOCS_SCHEMA, strict=True)]
     return pa.table(arrays, schema=DOCS_SCHEMA)
 
@@ -124,18 +134,21 @@ class _OpenShard:
     def __init__(self, stem: Path, code: int) -> None:
         self.tokens = 0
         self._code, self._lengths, self._docs, self._docs_held = code, array("i"), [], 0
+        self._weights, self._weights_path = array("f"), _weights_path(stem)
         self._stack = ExitStack()
         bin_path, self._idx_path, docs_path = _paths(stem)
         temporaries = [self._stack.enter_context(atomic_path(path)) for path in (self._idx_path, bin_path, docs_path)]
         self._idx_temporary = temporaries[0]
         self._bin = self._stack.enter_context(temporaries[1].open("wb", buffering=2**20))
-        self._parquet = self._stack.enter_context(pq.ParquetWriter(temporaries[2], DOCS_SCHEMA, compression="zstd"))
+        parquet = pq.ParquetWriter(temporaries[2], _STORED_DOCS_SCHEMA, compression="zstd")
+        self._parquet = self._stack.enter_context(parquet)
 
     def extend(self, data: np.ndarray, lengths: np.ndarray, docs: pa.Table) -> None:
         self._bin.write(np.ascontiguousarray(data).data)
         self._lengths.frombytes(lengths.astype(np.int32).tobytes())
         self.tokens += len(data)
-        self._docs.append(docs)
+        self._weights.frombytes(docs["weight"].to_numpy().astype(np.float32).tobytes())
+        self._docs.append(docs.select(_STORED_DOCS_SCHEMA.names))
         self._docs_held += len(docs)
         if self._docs_held >= _DOCS_BUFFERED:
             self._flush_docs()
@@ -160,6 +173,15 @@ class _OpenShard:
                 file.write(_HEADER.pack(_MAGIC, 1, self._code, count, count + 1))
                 for column in (lengths.astype("<i4"), pointers * itemsize, np.arange(count + 1, dtype="<i8")):
                     file.write(column.tobytes())
+            self._write_weights()
+
+    def _write_weights(self) -> None:
+        weights = np.frombuffer(self._weights, np.float32)
+        if (weights == 1).all():
+            self._weights_path.unlink(missing_ok=True)
+            return
+        with atomic_path(self._weights_path) as temporary, temporary.open("wb") as file:
+            np.save(file, weights, allow_pickle=False)
 
     def abandon(self, *exception) -> None:
         self._stack.__exit__(*exception)
@@ -170,11 +192,15 @@ def _paths(stem: Path) -> tuple[Path, Path, Path]:
     return bin_path, idx_path, docs_path
 
 
+def _weights_path(stem: Path) -> Path:
+    return stem.with_name(stem.name + ".weights.npy")
+
+
 class Shard:
     """One `.bin`/`.idx` pair, memory-mapped and read-only: nothing is loaded before it is used.
 
     Attributes: `tokens`, all of them, uint16 or int32; `lengths` int32[documents], tokens per document with EOD;
-    `offsets` int64[documents], where a document begins, in bytes.
+    `offsets` int64[documents], where a document begins, in bytes; `weights` float32[documents], None where all are 1.
 
     Raises:
         DataError: a file is missing, cut short, not of this layout, or its parts do not belong together.
@@ -188,6 +214,7 @@ class Shard:
         self.offsets = np.frombuffer(index, "<i8", self.documents, _HEADER.size + 4 * self.documents)
         self._check_bin(_DTYPE_OF_CODE[code].itemsize)
         self.tokens = np.memmap(self.bin_path, dtype=_DTYPE_OF_CODE[code], mode="r")
+        self.weights = self._read_weights(_weights_path(stem))
 
     def document(self, index: int) -> np.ndarray:
         """The tokens of a document, EOD last; a view into the file."""
@@ -218,6 +245,17 @@ class Shard:
         _check_size(self.idx_path, _HEADER.size + 4 * documents + 8 * documents + 8 * boundaries)
         return code, documents
 
+    def _read_weights(self, path: Path) -> np.ndarray | None:
+        if not path.exists():
+            return None
+        try:
+            weights = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path} cannot be read ({error}); run the tokenize stage again") from None
+        if weights.shape != (self.documents,) or weights.dtype != np.float32 or not weights.min() >= 0:
+            raise DataError(f"{path} does not hold a weight for each of {self.documents} documents; tokenize again")
+        return weights
+
     def _check_bin(self, itemsize: int) -> None:
         _check_size(self.bin_path, int(self.lengths.sum(dtype=np.int64)) * itemsize)
         last = int(self.offsets[-1]) + int(self.lengths[-1]) * itemsize
@@ -235,13 +273,14 @@ def _check_size(path: Path, expected: int) -> None:
 class DomainTokens:
     """All shards of one split of a domain, `tokens/<domain>/<split>-*`, as one list of documents.
 
-    Attributes: `documents` and `tokens` (with EOD), counts; `domain`, `split`, `folder`.
+    Attributes: `documents` and `tokens` (with EOD), counts; `weights`, float32[documents], None where all are 1, and
+    `tokens_per_epoch`, tokens times weights; `domain`, `split`, `folder`.
 
     Raises:
         DataError: there are no shards, a shard is damaged, or one is missing in the middle.
     """
 
-    absent = None  # all are there
+    absent: np.ndarray | None = None  # all are there
 
     def __init__(self, tokens: Path, domain: str, split: str = "train") -> None:
         self.domain, self.split, self.folder = domain, split, tokens / domain
@@ -256,6 +295,18 @@ class DomainTokens:
         self._first = np.cumsum([0, *(shard.documents for shard in self.shards)])
         self.documents = int(self._first[-1])
         self.tokens = sum(len(shard.tokens) for shard in self.shards)
+        self.weights = self._join_weights()
+        self.tokens_per_epoch = float(
+            self.tokens if self.weights is None else self.weights.astype(np.float64) @ self.lengths
+        )
+
+    def _join_weights(self) -> np.ndarray | None:
+        if all(shard.weights is None for shard in self.shards):
+            return None
+        ones = (np.ones(shard.documents, np.float32) for shard in self.shards)
+        return np.concatenate(
+            [one if shard.weights is None else shard.weights for shard, one in zip(self.shards, ones, strict=True)]
+        )
 
     def document(self, index: int) -> np.ndarray:
         """The tokens of a document, uint16 or int32, EOD last; a view into the file."""

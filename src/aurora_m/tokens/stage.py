@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from itertools import islice
@@ -16,13 +16,14 @@ import pyarrow.compute as pc
 from aurora_m.workspace import Progress, RecipeError, Task, available_cores, fingerprint_file, write_json
 
 from .config import TokenizerConfig
-from .curated import curated_domains, curated_files, read_rows, text_bytes
+from .curated import curated_domains, curated_files, present_columns, read_rows, text_bytes
 from .encoder import Encoder
 from .extension import Extension, extend_tokenizer
 from .new_rows import ROWS_FILE, mean_rows
 from .shards import ShardWriter, docs_table, stored_dtype
 from .shuffle import DiskShuffle
 from .tokenizer import Tokenizer, import_tokenizer, train_tokenizer
+from .weighting import document_weights, stored_columns
 
 _COLUMNS = ["id", "text", "source", "lang"]
 _SPLITS = ("train", "heldout")
@@ -37,6 +38,7 @@ def tokenize(
     out: Path,
     *,
     base_folder: Path | None = None,
+    kept_tokenizer: Path | None = None,
     seed: int = 0,
     progress: Progress,
 ) -> dict[str, Any]:
@@ -47,7 +49,8 @@ def tokenize(
 
     The same documents give the same files, whatever the number of threads and the memory for shuffling. Memory does
     not grow with the corpus.
-    `base_folder` is the base checkpoint's, for a recipe that neither trains nor names a tokenizer.
+    `base_folder` is the base checkpoint's, for a recipe that neither trains nor names a tokenizer. `kept_tokenizer`
+    is one trained earlier, which is taken again instead of another being trained: a model is under way with it.
 
     Raises:
         RecipeError: the recipe's tokenizer does not exist, or there is none.
@@ -55,7 +58,13 @@ def tokenize(
     """
     started, cpu_started = time.monotonic(), time.process_time()
     domains = curated_domains(curated)
-    tokenizer, extension = _make_tokenizer(config, curated, out, base_folder, seed, progress)
+    if config.train and kept_tokenizer:
+        progress.say(
+            "  tokenize: the trained tokenizer stays: training has begun with it (--from tokenize trains anew)"
+        )
+        tokenizer, extension = import_tokenizer(kept_tokenizer, config.special, out / "tokenizer"), None
+    else:
+        tokenizer, extension = _make_tokenizer(config, curated, out, base_folder, seed, progress)
     encoder = Encoder(tokenizer, _sample_texts(curated, domains))
     files = {(domain, split): curated_files(curated, domain, split) for domain in domains for split in _SPLITS}
     if encoder.reason:
@@ -93,7 +102,8 @@ def _write_domains(
         ThreadPoolExecutor(config.threads or available_cores()) as pool,
     ):
         for (domain, split), paths in files.items():
-            encoded = _encoded(paths, encoder, pool)
+            # Held-out text is measured, all of it alike.
+            encoded = _encoded(paths, encoder, pool, config.weights if split == "train" else [])
             shuffle = _make_shuffle(config, out / domain, split, vocab_size, paths, seed)
             counts[domain][split] = _write_split(out / domain, split, vocab_size, encoded, shuffle, task)
     return counts
@@ -163,23 +173,27 @@ class _Documents(NamedTuple):
     docs: pa.Table
 
 
-def _encoded(paths: list[Path], encoder: Encoder, pool: ThreadPoolExecutor) -> Iterator[_Documents]:
+def _encoded(
+    paths: list[Path], encoder: Encoder, pool: ThreadPoolExecutor, weights: Sequence[str] = ()
+) -> Iterator[_Documents]:
     """Documents in their order, encoded on all cores; a few batches are under way at a time, however long the files."""
     under_way: deque[Future[_Documents]] = deque()
     for path in paths:
-        for batch in read_rows(path, _COLUMNS):
-            under_way.append(pool.submit(_encode, encoder, batch))
+        columns = [*_COLUMNS, *(present_columns(path, stored_columns(weights)) if weights else ())]
+        for batch in read_rows(path, columns):
+            under_way.append(pool.submit(_encode, encoder, batch, weights))
             if len(under_way) > _BATCHES_UNDER_WAY:
                 yield under_way.popleft().result()
     while under_way:
         yield under_way.popleft().result()
 
 
-def _encode(encoder: Encoder, batch: pa.RecordBatch) -> _Documents:
+def _encode(encoder: Encoder, batch: pa.RecordBatch, weights: Sequence[str]) -> _Documents:
     texts = batch["text"].fill_null("").cast(pa.large_string())
     tokens, lengths = encoder.encode(texts)
     sizes = pc.call_function("binary_length", [texts])
-    return _Documents(tokens, docs_table([batch["id"], batch["source"], batch["lang"], sizes, lengths]))
+    columns = [batch["id"], batch["source"], batch["lang"], sizes, lengths]
+    return _Documents(tokens, docs_table(columns, document_weights(batch, weights)))
 
 
 def _write_split(
@@ -192,11 +206,17 @@ def _write_split(
             task.advance(int(docs["bytes"].to_numpy().sum(dtype=np.int64)), note=folder.name)
         for tokens, docs in shuffle.batches() if shuffle else ():
             writer.extend(tokens, docs)
+    weights = {
+        "tokens_per_epoch": round(writer.tokens_per_epoch),
+        "weighted_documents": writer.weighted,
+        "unread_documents": writer.unread,
+    }
     return {
         "documents": writer.documents,
         "bytes": writer.bytes,
         "tokens": writer.tokens,
         "tokens_per_byte": round(writer.tokens / writer.bytes, 4) if writer.bytes else None,
+        **(weights if writer.weighted else {}),
     }
 
 

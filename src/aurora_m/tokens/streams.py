@@ -3,7 +3,8 @@
 The stream is EOD doc EOD doc EOD ...: EOD *begins* a segment, so it serves as the beginning-of-text token too.
 Every epoch visits each document once, in an order of its own. Nothing is kept per document: the order is computed
 where it is needed, by a keyed bijection instead of a stored permutation, so a cursor can be anywhere at no cost.
-Documents may join in the middle of an epoch (visits.py), and be absent from some moment on.
+Documents may join in the middle of an epoch (visits.py), be absent from some moment on, and have weights
+(weighting.py): then what is called an epoch here is one of an epoch's rounds.
 """
 
 from collections.abc import Iterable
@@ -16,6 +17,7 @@ from aurora_m.workspace import DataError
 from .config import FimConfig
 from .order import draws, named_key
 from .visits import Visits
+from .weighting import rounds_of, visited
 
 _BLOCK = 1024  # documents whose order is worked out at a time
 
@@ -24,12 +26,16 @@ class Documents(Protocol):
     """What a stream needs of its domain; `DomainTokens` is one.
 
     `absent`, bool[documents]: True where a document that once was there is gone; None where none is.
+    `weights`, float32[documents]: how often each is read an epoch, 0 where it is absent; None where all are 1.
+    `tokens_per_epoch`: tokens times weights.
     """
 
     domain: str
     documents: int
     tokens: int
+    tokens_per_epoch: float
     absent: np.ndarray | None
+    weights: np.ndarray | None
 
     def document(self, index: int) -> np.ndarray: ...
 
@@ -44,7 +50,7 @@ class DomainStream:
     `fim` is None where the domain is not rearranged; `fim_ids` holds the ids of "prefix", "middle", "suffix".
 
     Raises:
-        DataError: the domain has no documents.
+        DataError: the domain has no documents, or their weights come to less than one.
     """
 
     def __init__(
@@ -59,6 +65,8 @@ class DomainStream:
             raise DataError(f"domain '{tokens.domain}' has no documents to train on; give it sources or leave it out")
         self._documents, self._seed, self._eod_id, self._fim, self._fim_ids = tokens, seed, eod_id, fim, fim_ids
         self._quarantined: set[int] = set()
+        self._rounds = rounds_of(tokens.weights)
+        self._check_weights()
         self.rewind()
 
     def rewind(self) -> None:
@@ -70,7 +78,7 @@ class DomainStream:
     @property
     def epochs(self) -> float:
         """How often the domain's tokens have been given so far, as a fraction."""
-        return self.tokens_given / self._documents.tokens
+        return self.tokens_given / self._documents.tokens_per_epoch
 
     def quarantine(self, documents: Iterable[int]) -> None:
         """From here on these documents, by their numbers, are passed over; a cursor inside one moves to the next.
@@ -85,8 +93,21 @@ class DomainStream:
             raise DataError(
                 f"domain '{self._documents.domain}': all {_present(self._documents)} documents are quarantined"
             )
+        self._check_weights()
         if self._number in self._quarantined:
             self._next_segment()
+
+    def _check_weights(self) -> None:
+        """Refuses documents of which none might ever be visited."""
+        weights = self._documents.weights
+        if weights is None:
+            return
+        left = float(weights.sum(dtype=np.float64)) - float(weights[list(self._quarantined)].sum(dtype=np.float64))
+        if left < 1:
+            raise DataError(
+                f"domain '{self._documents.domain}': the weights of its documents come to {left:.3g}, less than one "
+                "document an epoch; raise them or leave the domain out"
+            )
 
     def end_quarantine(self) -> None:
         """Documents are passed over no longer."""
@@ -170,6 +191,8 @@ class DomainStream:
 
     def _is_passed_over(self, number: int) -> bool:
         absent = self._documents.absent
+        if self._visited is not None and not self._visited[self.position - (self._block or 0)]:
+            return True
         return number in self._quarantined or (absent is not None and bool(absent[number]))
 
     def _next_segment(self) -> None:
@@ -211,9 +234,12 @@ class DomainStream:
     def _load_block(self) -> None:
         self._block = self.position // _BLOCK * _BLOCK if self.position >= 0 else -1
         order = self._visits.numbers(self._block, min(max(self._block, 0) + _BLOCK, len(self._visits)))
-        names = (self._seed, self._documents.domain, self.epoch)
+        names, weights = (self._seed, self._documents.domain), self._documents.weights
         self._order = order.tolist()
-        self._fim_draws = draws(order, 4, named_key("fim", *names)) if self._fim else np.empty(0)
+        self._visited = None
+        if weights is not None:
+            self._visited = visited(weights[order], order, self.epoch, self._rounds, names).tolist()
+        self._fim_draws = draws(order, 4, named_key("fim", *names, self.epoch)) if self._fim else np.empty(0)
 
     def _fill_in_the_middle(self, text: np.ndarray, draw: np.ndarray) -> np.ndarray:
         """EOD and the document as prefix-suffix-middle or suffix-prefix-middle, cut at two random places.

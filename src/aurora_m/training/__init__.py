@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from .ranks import Ranks, open_crew
     from .rollback import leave_out_quarantined
     from .schedule import build_segments, segment_of
-    from .stage import train
+    from .stage import foresee, is_under_way, train
     from .state import TrainingState, resume
     from .telemetry import MetricsFile
     from .trackers import check_trackers
@@ -81,8 +81,10 @@ __all__ = [
     "find_device",
     "fingerprint_large",
     "flop_per_token",
+    "foresee",
     "heldout_domains",
     "is_main_process",
+    "is_under_way",
     "known_device",
     "leave_out_quarantined",
     "open_crew",
@@ -112,6 +114,7 @@ __getattr__ = lazy_exports(
         "Device": "devices",
         "find_device": "devices",
         "flop_per_token": "costs",
+        "foresee": "stage",
         "known_device": "devices",
         "Job": "launch",
         "check_job": "launch",
@@ -139,6 +142,7 @@ __getattr__ = lazy_exports(
         "clip_gradients": "gradients",
         "decoder_loss": "parallel_loss",
         "is_main_process": "job",
+        "is_under_way": "stage",
         "open_crew": "ranks",
         "parallelize": "parallel",
         "world_size": "job",

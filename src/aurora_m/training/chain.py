@@ -1,13 +1,18 @@
-"""Which phases stand: each phase's fingerprint includes the one before it, so a change redoes it and what follows."""
+"""Which phases stand: each phase's fingerprint includes that of the one it begins after, so a change redoes both.
+
+A phase's folder says whose it is (`phase.json`): what it is trained by, and the fingerprints it had before its recipe
+was edited under way.
+"""
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from aurora_m.workspace import Progress, fingerprint, read_json, write_json
 
-from .config import PhaseConfig
+from .config import PhaseConfig, parents
 
 Chain = list[tuple[str, str]]  # (phase name, fingerprint), in order
 
@@ -16,39 +21,52 @@ _SAMPLES, _SAMPLE_BYTES = 64, 256 * 2**10
 
 
 def chain_fingerprints(start: dict[str, Any], phases: list[PhaseConfig]) -> Chain:
-    """The chain: `initial` stands for what training starts from (model, tokens, shared settings), then the phases."""
-    chain = [("initial", fingerprint(start))]
-    for phase in phases:
-        link = {"previous": chain[-1][1], "phase": phase.model_dump(mode="json")}
-        chain.append((phase.name, fingerprint(link)))
-    return chain
+    """The chain: `initial` stands for what training starts from (model, shared settings), then the phases."""
+    links = {"initial": fingerprint(start)}
+    for phase, parent in zip(phases, parents(phases), strict=True):
+        link = {"previous": links[parent or "initial"], "phase": phase.model_dump(mode="json")}
+        links[phase.name] = fingerprint(link)
+    return list(links.items())
 
 
-def mark_phase(out: Path, name: str, fingerprint: str) -> None:
-    """Writes down whose folder `out/name` is, before anything else goes into it."""
-    if _marked(out / name) != fingerprint:
-        write_json(out / name / "phase.json", {"phase": name, "fingerprint": fingerprint})
+def mark_phase(out: Path, name: str, fingerprint: str, **more: Any) -> None:
+    """Writes down whose folder `out/name` is, before anything else goes into it, and what else is to be known of it."""
+    known = read_mark(out, name)
+    marked = (known if known.get("fingerprint") == fingerprint else {}) | {"phase": name, "fingerprint": fingerprint}
+    if known != marked | more:
+        write_json(out / name / "phase.json", marked | more)
 
 
-def _marked(folder: Path) -> str | None:
-    path = folder / "phase.json"
-    return read_json(path).get("fingerprint") if path.exists() else None
+def read_mark(out: Path, name: str) -> dict[str, Any]:
+    """What `mark_phase` wrote; nothing where the phase has no folder."""
+    path = out / name / "phase.json"
+    return read_json(path) if path.exists() else {}
 
 
-def set_aside(out: Path, chain: Chain, progress: Progress) -> None:
-    """Moves folders of phases that the recipe no longer describes to `superseded/`, with their rows of metrics."""
-    wanted = dict(chain)
+def fingerprints_of(out: Path, name: str, fingerprint: str) -> set[str]:
+    """Those that checkpoints of the phase may have: its own, and those before it was edited under way."""
+    mark = read_mark(out, name)
+    return {fingerprint, *(mark.get("earlier", []) if mark.get("fingerprint") == fingerprint else [])}
+
+
+def set_aside(out: Path, chain: Chain, progress: Progress, reasons: Mapping[str, str] | None = None) -> None:
+    """Moves folders of phases that the recipe no longer describes to `superseded/`, with their rows of metrics.
+
+    `reasons`: why, of those phases that are to go.
+    """
+    wanted, reasons = dict(chain), reasons or {}
     for marker in sorted(out.glob("*/phase.json")):
         folder, name = marker.parent, marker.parent.name
-        found = _marked(folder)
-        if not found or wanted.get(name) == found:
+        found = read_mark(out, name).get("fingerprint")
+        if not found or (wanted.get(name) == found and name not in reasons):
             continue
         target = unused(out / "superseded" / f"{name}-{found[:8]}")
         target.parent.mkdir(exist_ok=True)
         _copy_metrics(out / "metrics.jsonl", name, folder / "metrics.jsonl")
         folder.rename(target)
+        why = f" ({reasons[name]})" if name in reasons else ""
         progress.say(
-            f"phase {name} has changed: its old checkpoints and model are in {target}, delete them if unwanted"
+            f"phase {name} has changed{why}: its old checkpoints and model are in {target}, delete them if unwanted"
         )
 
 

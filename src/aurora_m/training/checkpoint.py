@@ -7,6 +7,7 @@ checkpoints/step-00000123/state.json            everything else: place, data cur
 import pickle
 import shutil
 import warnings
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -204,13 +205,17 @@ def list_checkpoints(phase_folder: Path) -> list[Path]:
     return sorted((phase_folder / "checkpoints").glob("step-*"))
 
 
-def prune_checkpoints(phase_folder: Path, keep: int, keep_every: int | None = None) -> None:
-    """Deletes all but the newest `keep`, and the first one at or after each multiple of `keep_every` tokens of the run.
+def prune_checkpoints(
+    phase_folder: Path, keep: int, keep_every: int | None = None, branches: Sequence[int] = ()
+) -> None:
+    """Deletes all but the newest `keep`, and the first one at or after each multiple of `keep_every` tokens of the run,
+    and at or after each of `branches`.
 
     The phase's last is its newest, so it always stays.
     """
     folders = list_checkpoints(phase_folder)
     lasting = _first_of_each_span(folders, keep_every) if keep_every else set()
+    lasting |= {folder for tokens in branches if (folder := first_at_or_after(folders, tokens)) is not None}
     for folder in folders[:-keep]:
         if folder not in lasting:
             shutil.rmtree(folder, ignore_errors=True)
@@ -228,6 +233,15 @@ def _first_of_each_span(folders: list[Path], tokens_per_span: int) -> set[Path]:
             start = record["tokens"] - sum(record["phase_tokens_by_domain"].values())
             first.setdefault(record["tokens"] // tokens_per_span, folder)
     return {folder for span, folder in first.items() if span > start // tokens_per_span}
+
+
+def first_at_or_after(folders: Iterable[Path], tokens: int) -> Path | None:
+    """The oldest of these checkpoints that has seen so many tokens of the run; damaged ones count for nothing."""
+    for folder in folders:
+        with suppress(DataError):
+            if read_record(folder)["tokens"] >= tokens:
+                return folder
+    return None
 
 
 def random_tensors() -> dict[str, Tensor]:

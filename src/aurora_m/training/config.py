@@ -1,11 +1,14 @@
 """What the recipe says about training: phases, learning rates, the ledger, checkpoints, the optimizer."""
 
+import itertools
 import math
 import re
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import (
     BeforeValidator,
+    ConfigDict,
     Field,
     PositiveInt,
     SerializerFunctionWrapHandler,
@@ -23,6 +26,7 @@ from .guardrails_config import GuardrailsConfig, guarded_domains, with_replay
 ActivationCheckpointing = Literal["none", "selective", "full"]
 
 _STEPS_PATTERN = re.compile(r"(\S+)\s*steps?")
+_ORIGIN_PATTERN = re.compile(r"(?P<phase>[^@]+)(@(?P<tokens>[^@]+))?")
 
 
 def parse_warmup(value: Any) -> int | str:
@@ -87,6 +91,13 @@ class LearningRate(Section):
         return self
 
 
+class Origin(NamedTuple):
+    """Where a phase begins: at the end of another, or where the run had seen so many tokens in it."""
+
+    phase: str
+    tokens: int | None
+
+
 class LossConfig(Section):
     """What a phase's loss weighs: by domain, 1 where none is given, 0 for text that is read and not learned; and the
     tokens, as the tokenizer writes them, that are never a target, such as `<fim_middle>` or the end of documents."""
@@ -98,10 +109,14 @@ class LossConfig(Section):
 class PhaseConfig(Section):
     """A span of training: its tokens, whom they go to, and its learning-rate segment.
 
+    `from`: the phase it begins after (`CAP`), or branches from in its middle (`CAP@200B`, tokens of the run); default:
+    the phase before it in the list.
     `tokens_per_step` is a number, or `{from, to, over}` (and `by`): then it is kept as `to`, and `ramp` leads there.
     `mixture` is shares that sum to 1, or `{temperature, domains, shares}`, or `{unimax, domains, shares}`: then the
     shares are kept as such, and `rest` is how what they leave is dealt, once it is known what the domains hold.
     """
+
+    model_config = ConfigDict(serialize_by_alias=True)
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=60)
     tokens: Annotated[Count, Field(gt=0)]
@@ -111,7 +126,16 @@ class PhaseConfig(Section):
     tokens_per_step: Annotated[Count, Field(gt=0)]
     ramp: BatchRamp | None = Field(default=None, exclude_if=lambda ramp: ramp is None)
     lr: LearningRate
+    from_: str | None = Field(default=None, alias="from", exclude_if=lambda origin: origin is None)
     loss: LossConfig | None = Field(default=None, exclude_if=lambda loss: loss is None)
+
+    @property
+    def origin(self) -> Origin | None:
+        """What `from` says."""
+        match = _ORIGIN_PATTERN.fullmatch(self.from_ or "")
+        if match is None:
+            return None
+        return Origin(match["phase"], None if match["tokens"] is None else parse_count(match["tokens"]))
 
     @property
     def step_sizes(self) -> StepSizes:
@@ -223,6 +247,8 @@ class PhaseConfig(Section):
                 f"phase {self.name}: {self.tokens} tokens are less than one step of {smallest}; "
                 "give the phase more tokens or lower tokens_per_step"
             )
+        if self.from_ is not None and self.origin is None:
+            raise ValueError(f"phase {self.name}: from {self.from_!r} names no phase; write CAP, or CAP@200B")
         warmup, span = self.warmup_tokens, self.lr.over or self.tokens
         if not self.lr.continues and warmup > span:
             raise ValueError(
@@ -330,6 +356,7 @@ class ParallelConfig(Section):
 class TrainConfig(Section):
     """The `train` section of a recipe.
 
+    `final_phase`: whose model is tuned, evaluated and released (default: the last of the list).
     `activation_checkpointing`: what a layer keeps for its backward pass; the rest is computed again. `selective` keeps
     what matrix products and attention return, `full` only the layer's input. `float8`: the layers' matrix products are
     computed in it, scaled by tensor or by row, on GPUs that can. `embeddings_first`: for so many tokens, within the
@@ -337,6 +364,7 @@ class TrainConfig(Section):
     """
 
     phases: list[PhaseConfig] = Field(min_length=1)
+    final_phase: str | None = None
     ledger: LedgerConfig
     checkpoint: CheckpointConfig
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -381,4 +409,70 @@ class TrainConfig(Section):
             raise ValueError("embeddings_first does not go with lora, nor with parallel.pipeline above 1")
         if self.phases[0].lr.continues:
             raise ValueError(f"phase {names[0]}: lr.continues needs a phase before it; give lr.peak instead")
+        if self.final_phase is not None and self.final_phase not in names:
+            raise ValueError(f"final_phase {self.final_phase!r} is no phase; the phases are {', '.join(names)}")
         return self
+
+    @model_validator(mode="after")
+    def _branches_begin_within_phases(self) -> "TrainConfig":
+        starts = phase_starts(self.phases)
+        for number, phase in enumerate(self.phases):
+            if phase.origin is None:
+                continue
+            name, tokens = phase.origin
+            earlier = {one.name: one for one in self.phases[:number]}
+            if name not in earlier:
+                known = ", ".join(earlier) or "none: the first phase begins with the base model, leave `from` out"
+                raise ValueError(f"phase {phase.name}: from {name!r} is no phase before it; those are {known}")
+            first, last = starts[name], starts[name] + earlier[name].step_tokens
+            if tokens is not None and not first < tokens <= last:
+                raise ValueError(
+                    f"phase {phase.name}: from {phase.from_}: phase {name} goes from {first} to {last} tokens of the "
+                    f"run; branch above the first and up to the last, or write from: {name} for its end"
+                )
+            if tokens is not None and name == "base" and tokens < last:
+                raise ValueError(
+                    f"phase {phase.name}: from {phase.from_}: the ledger compares with the end of phase base; "
+                    "branch from there (from: base), or give that phase another name"
+                )
+        return self
+
+
+def phase_starts(phases: Sequence[PhaseConfig], known: Mapping[str, int] | None = None) -> dict[str, int]:
+    """The tokens of the run that each phase begins at: as planned, or as `known`. A branch has its parent's before it.
+
+    Phases that begin after one that is not there begin at 0.
+    """
+    starts: dict[str, int] = {}
+    ends: dict[str, int] = {}
+    for phase, parent in zip(phases, parents(phases), strict=True):
+        branch = phase.origin.tokens if phase.origin else None
+        planned = ends.get(parent or "", 0) if branch is None else branch
+        starts[phase.name] = (known or {}).get(phase.name, planned)
+        ends[phase.name] = starts[phase.name] + phase.step_tokens
+    return starts
+
+
+def parents(phases: Sequence[PhaseConfig]) -> list[str | None]:
+    """The phase that each begins after or within; None for the first."""
+    before = [None, *(phase.name for phase in phases)]
+    return [phase.origin.phase if phase.origin else parent for phase, parent in zip(phases, before, strict=False)]
+
+
+def ancestry(phases: Sequence[PhaseConfig], name: str) -> list[str]:
+    """The phases that lead to one, the first first, itself last."""
+    parent_of = dict(zip((phase.name for phase in phases), parents(phases), strict=True))
+    line = [name]
+    while parent := parent_of[line[0]]:
+        line.insert(0, parent)
+    return line
+
+
+def planned_tokens(phases: Sequence[PhaseConfig], name: str) -> dict[str, int]:
+    """The tokens of each phase that leads to `name`, of one that it branches from only those up to the branch."""
+    by_name, starts = {phase.name: phase for phase in phases}, phase_starts(phases)
+    line = ancestry(phases, name)
+    tokens = {one: by_name[one].step_tokens for one in line}
+    for parent, child in itertools.pairwise(line):
+        tokens[parent] = starts[child] - starts[parent]
+    return tokens

@@ -9,7 +9,8 @@ from .config import PhaseConfig
 
 def epoch_tokens(facts: dict[str, Any]) -> dict[str, int]:
     """Training tokens of an epoch of each domain that has any, from the content of `tokens.json`."""
-    tokens = {domain: splits["train"]["tokens"] for domain, splits in facts["domains"].items()}
+    trains = {domain: splits["train"] for domain, splits in facts["domains"].items()}
+    tokens = {domain: train.get("tokens_per_epoch", train["tokens"]) for domain, train in trains.items()}
     return {domain: count for domain, count in tokens.items() if count}
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from aurora_m.workspace import AuroraError, DataError, Progress, format_count
 
 from .chain import Chain
-from .checkpoint import list_checkpoints, read_record
+from .checkpoint import checkpoint_folder, list_checkpoints, read_record
 from .config import PhaseConfig
 from .guardian import merged, read_quarantine, write_quarantine
 from .state import BatchSource, TrainingState
@@ -47,7 +47,8 @@ def go_back(state: TrainingState, phase: PhaseConfig, out: Path, progress: Progr
     state.load(good[chosen])
     state.batches.quarantine(documents)
     metrics = MetricsFile(out / "metrics.jsonl", writes=state.ranks.is_main)
-    metrics.cut(state.metrics_position)
+    # Not at the position of then: where a phase branches off, rows of others lie behind it.
+    metrics.cut_phases({phase.name: state.step if state.phase == phase.name else -1})
     metrics.write(
         {"kind": "went back", "phase": phase.name, **{key: entry[key] for key in ("step", "reasons", "back_to")}}
     )
@@ -61,10 +62,9 @@ def go_back(state: TrainingState, phase: PhaseConfig, out: Path, progress: Progr
 
 def _found(state: TrainingState, folder: Path, out: Path) -> tuple[list[dict[str, Any]], list[Path], list[Path]]:
     """The phase's quarantine, its checkpoints, and those to go back to, newest first."""
-    # Of the phase before, only its end: the others lack what it still had to do.
-    before = [saved for row in state.finished[-1:] for saved in list_checkpoints(out / row["name"])[-1:]]
+    before = [checkpoint_folder(out / state.began_at[0], state.began_at[1])] if state.began_at else []
     saved_here = list_checkpoints(folder)
-    return read_quarantine(folder), saved_here, [*(one for one in reversed(saved_here) if _is_good(one)), *before]
+    return read_quarantine(folder), saved_here, [one for one in [*reversed(saved_here), *before] if _is_good(one)]
 
 
 def leave_out_quarantined(batches: BatchSource, out: Path, chain: Chain) -> None:

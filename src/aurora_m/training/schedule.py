@@ -1,11 +1,12 @@
 """The learning rate: a pure function of the tokens seen, so that no stop, resume or batch size can shift it."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from aurora_m.workspace import RecipeError
 
-from .config import PhaseConfig
+from .config import PhaseConfig, parents, phase_starts
 
 
 @dataclass(frozen=True)
@@ -40,27 +41,29 @@ def _remaining(decay: str, done: float) -> float:
     return 0.5 * (1.0 + math.cos(math.pi * done))
 
 
-def build_segments(phases: list[PhaseConfig], base_rate: float | None = None) -> list[Segment]:
-    """The segment every phase follows; phases with `continues: true` share the one before them.
+def build_segments(
+    phases: list[PhaseConfig], base_rate: float | None = None, starts: Mapping[str, int] | None = None
+) -> list[Segment]:
+    """The segment every phase follows; phases with `continues: true` share that of the phase they begin after.
 
+    `starts`: the tokens of the run at which phases began, where that is known.
     `base_rate` is what the base's own training ended with, where it is known.
 
     Raises:
         RecipeError: the first phase continues something, or takes up a rate that is not known; a rate that is taken up
             is below the one its decay ends with.
     """
-    segments: list[Segment] = []
-    start, last = 0, base_rate
-    for phase in phases:
+    segments: dict[str, Segment] = {}
+    begins = phase_starts(phases, starts)
+    for phase, parent in zip(phases, parents(phases), strict=True):
         if phase.lr.continues:
-            if not segments:
+            if parent is None:
                 raise RecipeError(f"phase {phase.name}: lr.continues needs a phase before it; give lr.peak instead")
-            segments.append(segments[-1])
+            segments[phase.name] = segments[parent]
         else:
-            segments.append(segment_of(phase, start, last))
-        start += phase.step_tokens
-        last = segments[-1].rate(start)
-    return segments
+            before = base_rate if parent is None else segments[parent].rate(begins[phase.name])
+            segments[phase.name] = segment_of(phase, begins[phase.name], before)
+    return list(segments.values())
 
 
 def segment_of(phase: PhaseConfig, start: int = 0, last: float | None = None) -> Segment:

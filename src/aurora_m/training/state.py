@@ -1,6 +1,6 @@
 """Everything that training changes, and how it comes back from a checkpoint."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +13,7 @@ from aurora_m.model import Decoder
 from aurora_m.tokens import Batch
 from aurora_m.workspace import DataError, Progress
 
-from .chain import Chain, unused
+from .chain import Chain, fingerprints_of, unused
 from .checkpoint import (
     checkpoint_folder,
     list_checkpoints,
@@ -64,6 +64,8 @@ class TrainingState:
     finished: list[dict[str, Any]] = field(default_factory=list)  # the rows of train.json's "phases"
     ledger: list[dict[str, Any]] = field(default_factory=list)
     metrics_position: int = 0
+    began_at: list[Any] = field(default_factory=list)
+    """Phase and step of the checkpoint that the phase began with; empty where it began with the initial model."""
     last_loss: float | None = None
     """Of the last step that was taken and whose figures are known."""
     decisions: list[dict[str, Any]] = field(default_factory=list)
@@ -90,6 +92,7 @@ class TrainingState:
 
     def begin(self, phase: str) -> None:
         """Turns to a phase at its first step."""
+        self.began_at = [self.phase, self.step] if self.phase and self.step else []
         self.phase, self.phase_step, self.phase_seconds, self.phase_tokens_by_domain = phase, 0, 0.0, {}
         self.bad_steps = []
         self.phase_joules = {}
@@ -113,9 +116,17 @@ class TrainingState:
             add_joules(joules, taken)
 
     def save(
-        self, out: Path, fingerprint: str, config: CheckpointConfig, batches: dict[str, Any], *, wait: bool
+        self,
+        out: Path,
+        fingerprint: str,
+        config: CheckpointConfig,
+        batches: dict[str, Any],
+        branches: Sequence[int] = (),
+        *,
+        wait: bool,
     ) -> Path:
-        """Has a checkpoint of the phase written, and those deleted that need not stay; `batches` is the data's state.
+        """Has a checkpoint of the phase written, and those deleted that need not stay; `batches` is the data's state,
+        `branches` the tokens of the run at which other phases begin.
 
         It is there on return with `wait`, otherwise when the writer is through.
 
@@ -131,7 +142,7 @@ class TrainingState:
 
         def prune() -> None:
             if prunes:
-                prune_checkpoints(phase_folder, config.keep, config.keep_every)
+                prune_checkpoints(phase_folder, config.keep, config.keep_every, branches)
 
         self.writer.save(folder, self._tensors(), record, prune, wait=wait)
         return folder
@@ -170,10 +181,11 @@ _RECORDED = (
     "bad_steps",
     "joules",
     "phase_joules",
+    "began_at",
     "decisions",
 )
 # Checkpoints written before these were recorded have none.
-_LATER: dict[str, Any] = {"joules": {}, "phase_joules": {}, "decisions": []}
+_LATER: dict[str, Any] = {"joules": {}, "phase_joules": {}, "began_at": [], "decisions": []}
 
 
 def resume(state: TrainingState, out: Path, chain: Chain, progress: Progress) -> bool:
@@ -182,19 +194,25 @@ def resume(state: TrainingState, out: Path, chain: Chain, progress: Progress) ->
     Damaged ones cost a line of warning and the steps since the one before; they are moved to `superseded/`.
     """
     for name, fingerprint in reversed(chain):
+        accepted = state.ranks.from_main(fingerprints_of(out, name, fingerprint))
         for folder in reversed(state.ranks.from_main(list_checkpoints(out / name))):
             try:
                 with state.ranks.agreed():
                     record = read_record(folder)
-                if record.get("fingerprint") != fingerprint:
+                if record.get("fingerprint") not in accepted:
                     continue
                 state.load(folder)
             except DataError as error:
                 progress.say(f"warning: {error}; going back to the one before it")
                 if state.ranks.is_main:
-                    target = unused(out / "superseded" / f"{name}-{folder.name}-damaged")
-                    target.parent.mkdir(exist_ok=True)
-                    folder.rename(target)
+                    move_damaged(out, folder)
                 continue
             return True
     return False
+
+
+def move_damaged(out: Path, folder: Path) -> None:
+    """Moves a checkpoint that cannot be loaded to `superseded/`."""
+    target = unused(out / "superseded" / f"{folder.parent.parent.name}-{folder.name}-damaged")
+    target.parent.mkdir(exist_ok=True)
+    folder.rename(target)

@@ -32,9 +32,18 @@ def check_guarded(config: GuardrailsConfig, heldout: list[str], trained: list[st
 
 
 def open_steering(
-    config: GuardrailsConfig, batches: TrainBatches, reference_step: int, out: Path, progress: Progress, is_main: bool
+    config: GuardrailsConfig,
+    batches: TrainBatches,
+    reference_step: int,
+    out: Path,
+    progress: Progress,
+    is_main: bool,
+    together: Callable[[list[dict[str, Any]]], list[dict[str, Any]]] = list,
 ) -> Callable[[TrainingState, PhaseConfig, Segment], Steering]:
-    """What the loop asks after each measurement. Phases of guarded domains only, and a base's own, are left alone."""
+    """What the loop asks after each measurement. Phases of guarded domains only, and a base's own, are left alone.
+
+    `together` adds the decisions of phases that the state does not come from, for the file.
+    """
 
     def steer(state: TrainingState, phase: PhaseConfig, segment: Segment) -> Steering:
         if state.step <= reference_step or set(phase.mixture) <= set(config.budget):
@@ -42,7 +51,7 @@ def open_steering(
         row = state.ranks.from_main(_decide(config, state, batches, phase, segment))
         state.decisions.append(row)
         if is_main:
-            write_decisions(state.decisions, out)
+            write_decisions(together(state.decisions), out)
         last = state.phase_step == phase.steps
         say_decision(row, config, progress, last=last)
         stop = explain_infeasible(row, config, phase) if row["infeasible"] and config.infeasible == "stop" else None

@@ -2,9 +2,11 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+from aurora_m.workspace import atomic_path
 
 
 class MetricsFile:
@@ -40,6 +42,43 @@ class MetricsFile:
             file.truncate(position)
             os.fsync(file.fileno())
         return removed.decode(errors="replace")
+
+    def cut_phases(self, last_steps: Mapping[str, int], others: bool = True) -> str:
+        """Takes out the rows of each phase after its last step, and those of other phases unless `others` stay.
+
+        Returns what was taken out. The rows of phases that branch off the same one lie behind each other, so the end of
+        the file alone would not do.
+        """
+        if not self.writes or not self.path.exists():
+            return ""
+        kept: list[bytes] = []
+        removed: list[bytes] = []
+        position = first = 0
+        with self.path.open("rb") as file:
+            for line in file:
+                if not _stays(line, last_steps, others):
+                    first = first if removed else position
+                    removed.append(line)
+                elif removed:
+                    kept.append(line)
+                position += len(line)
+        if kept:
+            with atomic_path(self.path) as temporary, temporary.open("wb") as target:
+                with self.path.open("rb") as file:
+                    target.write(file.read(first))
+                target.writelines(kept)
+        elif removed:
+            self.cut(first)
+        return b"".join(removed).decode(errors="replace")
+
+
+def _stays(line: bytes, last_steps: Mapping[str, int], others: bool) -> bool:
+    try:
+        row = json.loads(line)
+        phase, step = row["phase"], row["step"]
+    except (ValueError, KeyError, TypeError):
+        return False  # cut short by a kill
+    return step <= last_steps[phase] if phase in last_steps else others
 
 
 def round_figures(value: float, figures: int = 6) -> float:

@@ -4,7 +4,7 @@ It knows nothing of mixtures or languages: any source of batches will do, so sup
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import repeat
@@ -69,8 +69,10 @@ class Loop:
     measure_every: int | None = None
     steer: Callable[[TrainingState, PhaseConfig, Segment], Steering] | None = None
     """Asked after each measurement within a phase and at its end."""
-    begin: Callable[[PhaseConfig], None] | None = None
-    """Turns the batches to a phase that has not begun."""
+    begin: Callable[[TrainingState, PhaseConfig], None] | None = None
+    """Turns the batches to a phase that begins, or goes on."""
+    branches: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    """By phase, the tokens of the run at which other phases branch from it: checkpoints are written there, and kept."""
     trackers: Trackers | None = None
     embeddings_first: int = 0
     """For so many tokens of the run only the rows of tokens learn."""
@@ -100,8 +102,8 @@ def run_phase(state: TrainingState, phase: PhaseConfig, segment: Segment, loop: 
         loop.progress.task(phase.name, total=phase.step_tokens - sizes.tokens(state.phase_step), unit="tokens") as task,
     ):
         while state.phase_step < phase.steps:
-            if state.phase_step == 0 and loop.begin is not None:
-                loop.begin(phase)
+            if loop.begin is not None:
+                loop.begin(state, phase)
             sequences = [sizes.size(step) // phase.sequence_length for step in range(state.phase_step, phase.steps)]
             with Feed(state.batches, sequences) as feed:
                 goes_on = _run_steps(state, phase, segment, loop, fingerprint, feed, stop, task)
@@ -168,7 +170,10 @@ def _run_steps(
             _note(queued, state, metrics)
         last = state.phase_step == phase.steps
         measures = loop.measure and (last or _is_due(state.tokens, step_tokens, loop.measure_every))
-        due, stops = _is_due(state.tokens, step_tokens, loop.checkpoint.every), ranks.any(stop.asked)
+        branches = loop.branches.get(phase.name, ())
+        due = _is_due(state.tokens, step_tokens, loop.checkpoint.every)
+        due = due or any(0 <= state.tokens - tokens < step_tokens for tokens in branches)
+        stops = ranks.any(stop.asked)
         state.writer.check()
         state.meter.sample()
         queued = step
@@ -197,7 +202,7 @@ def _run_steps(
                 state.take_energy()
             state.metrics_position = metrics.position
             waits = last or stops or steering.stop is not None
-            saved = state.save(loop.out, fingerprint, loop.checkpoint, feed.state, wait=waits)
+            saved = state.save(loop.out, fingerprint, loop.checkpoint, feed.state, branches, wait=waits)
             if steering.stop is not None:
                 raise AuroraError(f"phase {phase.name}, step {state.step}: {steering.stop} (checkpoint: {saved})")
             if stops:
@@ -352,6 +357,8 @@ def _phase_row(state: TrainingState, phase: PhaseConfig, final_loss: float | Non
         "tokens_per_step": phase.tokens_per_step,
         **({"first_tokens_per_step": phase.ramp.start} if phase.ramp else {}),
         "mixture": phase.mixture,
+        "mixtures": [entry for entry in getattr(state.batches, "history", []) if entry["phase"] == phase.name],
+        **({"began_at": state.began_at} if phase.from_ else {}),
         "tokens_by_domain": dict(state.phase_tokens_by_domain),
         "epochs_by_domain": getattr(state.batches, "epochs", {}),
         "final_loss": final_loss,

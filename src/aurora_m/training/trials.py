@@ -22,9 +22,10 @@ from aurora_m.workspace import Progress, RecipeError, fingerprint, read_json, wr
 from .config import CheckpointConfig, PhaseConfig, TelemetryConfig, TrainConfig
 from .forgetting_model import Course, History, Measurement, Standing, believe
 from .guardrails_config import GuardrailsConfig
+from .mixtures import epoch_tokens
 from .rate_course import RateCourse
 from .schedule import Segment, build_segments, segment_of
-from .stage import train
+from .stage import resolve_mixtures, train
 
 _MEASUREMENTS = 5  # of each trial
 _LEAST_STEPS = 20
@@ -77,6 +78,8 @@ def probe(
     """
     if config.guardrails is None:
         raise RecipeError("probe needs a budget: add train.guardrails, such as {en: 1%, code: 1%}")
+    config = resolve_mixtures(config, epoch_tokens(read_json(tokens / "tokens.json")), progress)
+    assert config.guardrails is not None
     phase, segment, start = guarded_phase(config)
     plan = [(share, factor) for factor in trials.rate_factors for share in trials.shares]
     results = []

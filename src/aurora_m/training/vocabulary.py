@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from aurora_m.model import Decoder, generator_of, write_with_new_rows
-from aurora_m.tokens import BASE_FOLDER, ROWS_FILE, DomainTokens, NewRows, choose_documents
-from aurora_m.workspace import AuroraError, Progress, RecipeError, atomic_folder, read_json, write_json
+from aurora_m.tokens import BASE_FOLDER, ROWS_FILE, DomainTokens, NewRows, choose_documents, keep_base_heldout
+from aurora_m.workspace import AuroraError, RecipeError, atomic_folder, read_json, write_json
 
-from .chain import Chain, mark_phase, set_aside
+from .chain import mark_phase
 from .config import TrainConfig
 from .ledger import HeldoutScore, heldout_domains, score_heldout, write_base_bits
 from .pipelining import Pipeline
@@ -43,37 +43,39 @@ def start_extended(
     tokens: Path,
     facts: dict[str, Any],
     out: Path,
-    chain: Chain,
+    mark: tuple[str, str],
     seed: int,
     ranks: Ranks,
     make_untouched: Callable[[], Decoder | Pipeline],
-    progress: Progress,
 ) -> tuple[Path, dict[str, float]]:
     """Leaves what the module's docstring lists, where it is not there yet; all ranks call it together.
 
-    Returns the folder of the model to start from, and the untouched base's bits per byte of every domain.
+    `mark` is the chain's link of `initial`. Returns the folder of the model to start from, and the untouched base's
+    bits per byte of every domain.
 
     Raises:
-        RecipeError: adapters are asked for, which leave new rows as they are.
         DataError: base and tokenizer do not belong together, or files are damaged.
     """
+    with ranks.agreed():
+        if ranks.is_main:
+            mark_phase(out, *mark)
+            keep_base_heldout(tokens / BASE_FOLDER, out / "heldout" / BASE_FOLDER)
+    base_bpb = _read_scores(out, config, ranks)
+    if base_bpb is None:
+        base_bpb = _measure_untouched(config, out, ranks, make_untouched)
+    with ranks.agreed():
+        if ranks.is_main and not (out / "initial" / "model").exists():
+            _write_extended(base_folder, tokens, facts, out / "initial" / "model", seed)
+    return out / "initial" / "model", base_bpb
+
+
+def refuse_adapters(config: TrainConfig) -> None:
+    """Raises RecipeError where adapters are asked for: they leave the rows of new tokens as they are."""
     if config.lora:
         raise RecipeError(
             "train.lora does not train the rows of tokens, so those tokenizer.extend adds would never learn; leave one "
             "of them out"
         )
-    with ranks.agreed():
-        if ranks.is_main:
-            out.mkdir(parents=True, exist_ok=True)
-            set_aside(out, chain, progress)
-            mark_phase(out, *chain[0])
-    base_bpb = _read_scores(out, config, ranks)
-    if base_bpb is None:
-        base_bpb = _measure_untouched(config, tokens, out, ranks, make_untouched)
-    with ranks.agreed():
-        if ranks.is_main and not (out / "initial" / "model").exists():
-            _write_extended(base_folder, tokens, facts, out / "initial" / "model", seed)
-    return out / "initial" / "model", base_bpb
 
 
 def chosen_documents(tokens: Path, heldout_tokens: int | dict[str, int] | None) -> dict[str, np.ndarray]:
@@ -89,7 +91,8 @@ def _read_scores(out: Path, config: TrainConfig, ranks: Ranks) -> dict[str, floa
     if (out / _SCORES).exists() and (out / UNTOUCHED).exists():
         try:
             scores = read_json(out / _SCORES)
-            if scores["sequence_length"] == config.phases[0].sequence_length:
+            same_length = scores["sequence_length"] == config.phases[0].sequence_length
+            if same_length and set(heldout_domains(out / "heldout")) <= scores["domains"].keys():
                 found = {domain: row["bpb"] for domain, row in scores["domains"].items()}
         except (AuroraError, KeyError, TypeError):
             found = None
@@ -97,19 +100,20 @@ def _read_scores(out: Path, config: TrainConfig, ranks: Ranks) -> dict[str, floa
 
 
 def _measure_untouched(
-    config: TrainConfig, tokens: Path, out: Path, ranks: Ranks, make_untouched: Callable[[], Decoder | Pipeline]
+    config: TrainConfig, out: Path, ranks: Ranks, make_untouched: Callable[[], Decoder | Pipeline]
 ) -> dict[str, float]:
-    own = tokens / BASE_FOLDER
+    heldout = out / "heldout"
+    own = heldout / BASE_FOLDER
     model = make_untouched()
     length = config.phases[0].sequence_length
     scores = score_heldout(
         model,
         own,
-        heldout_domains(tokens),
+        heldout_domains(heldout),
         length,
         precision=config.precision,
         ranks=ranks,
-        chosen=chosen_documents(tokens, config.ledger.heldout_tokens),
+        chosen=chosen_documents(heldout, config.ledger.heldout_tokens),
     )
     eod_id = read_json(own / "tokens.json")["tokenizer"]["eod_id"]
     export_model(model, out / UNTOUCHED, own / "tokenizer", eod_id, ranks)
