@@ -207,3 +207,31 @@ def test_earlier_indexes_are_inputs_of_curate_by_content(tmp_path):
     assert stage("a") != stage("b") and "earlier index 1" in stage("a")[1]
     with pytest.raises(AuroraError, match=r"no index\.json"):
         stage("c")
+
+
+def test_a_merge_by_hand_is_taken_up_by_the_stages_after_training(project, monkeypatch):
+    folder = project / "runs/small"
+    kept = lambda points, aim: (next(point for point in points if point.base_share == 0.2), "the test says so")  # noqa: E731
+    monkeypatch.setattr("aurora_m.training.merge.choose", kept)
+    with pytest.raises(RecipeError, match="merging needs a budget"):
+        pipeline.merge_run(folder, progress=QUIET)
+    assert set(actions(project).values()) == {"skip"}
+    pipeline.merge_run(folder, budget={"notes": 0.5}, progress=QUIET)
+    facts = json.loads((folder / "train/train.json").read_text())
+    assert facts["final_model"] == "merged/model" and facts["merge"]["chosen"] == "base share 0.2"
+    plan = actions(project)
+    assert [plan[stage] for stage in STAGES] == ["skip", "skip", "skip", "redo", "run", "run"]
+    assert "Merging with the base" in (folder / "report/index.html").read_text()
+    run(Recipe.load(project / "small.yaml"), runs=project / "runs", progress=QUIET)
+    assert json.loads((folder / "align/align.json").read_text())["base_model"].endswith("train/merged/model")
+    card = (folder / "release/README.md").read_text()
+    assert "merged with its base (base share 0.2): the test says so" in card
+    assert set(actions(project).values()) == {"skip"}
+
+
+def test_a_run_that_has_not_been_trained_is_not_merged(project, tmp_path):
+    with pytest.raises(AuroraError, match="no run folder"):
+        pipeline.merge_run(tmp_path, progress=QUIET)
+    (project / "runs/small/manifests/train.json").unlink()
+    with pytest.raises(AuroraError, match="the stage train has not finished"):
+        pipeline.merge_run(project / "runs/small", budget=0.1, progress=QUIET)

@@ -386,6 +386,51 @@ def ledger(
 
 
 @app.command()
+def merge(
+    run_folder: Annotated[
+        Path, typer.Argument(metavar="RUN", help="A run folder whose training has finished.", show_default=False)
+    ],
+    budget: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SHARE or DOMAIN=SHARE",
+            help="How much worse known domains may get, such as 1% (each of them) or en=1% (repeatable). "
+            "Left out: the recipe's train.merge.budget, else its train.guardrails.",
+        ),
+    ] = None,
+    base: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="An ancestor of the model to merge with, if not the ledger's base."),
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw learning against forgetting: FILE.svg, .png or .pdf.")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Move the trained model a little back towards its base, if that wins back more than it costs.
+
+    Scores models between the two on the ledger's held-out text and keeps the one that learned most inside the budget.
+    `aurora-m run RECIPE` then goes on with it. With `merge: auto` in the recipe's `train`, training ends with this.
+
+    `aurora-m merge runs/quickstart --budget 1% --plot merge.png`
+    """
+    from rich.console import Console
+
+    from .pipeline import merge_run
+    from .report import check_plot, describe_merge, draw_merge
+    from .training import parse_budgets
+    from .workspace import Progress
+
+    if plot is not None:
+        check_plot(plot)
+    merge_run(run_folder, base=base, budget=parse_budgets(budget), progress=Progress(quiet))
+    Console().print(describe_merge(run_folder))
+    if plot is not None:
+        draw_merge(run_folder, plot)
+        typer.echo(f"plot: {plot}")
+
+
+@app.command()
 def inspect(
     run_folder: Annotated[
         Path, typer.Argument(metavar="RUN", help="A run folder, such as runs/quickstart.", show_default=False)

@@ -164,6 +164,33 @@ def make_report(folder: Path) -> Path:
     return folder / "report" / "index.html"
 
 
+def merge_run(
+    folder: Path, *, base: Path | None = None, budget: dict[str, float] | float | None = None, progress: Progress
+) -> None:
+    """Merges the model of a run whose training is finished; the stages after it are redone when the run goes on.
+
+    Args:
+        base: an ancestor to merge with other than the base the ledger compares with.
+        budget: instead of the recipe's.
+
+    Raises:
+        AuroraError: `folder` is no run whose training has finished, or is in use; and as `training.merge_trained`.
+    """
+    if not (folder / "recipe.yaml").exists():
+        raise AuroraError(f"{folder} is no run folder (it has no recipe.yaml); give what `aurora-m run RECIPE` made")
+    with lock_run(folder):
+        _finished(folder, "train")
+        recipe = Recipe.load(folder / "recipe.yaml")
+        config, tokens = recipe.train, folder / FOLDERS["tokenize"]
+        if budget is not None:
+            merging = (config.merge or training.MergeConfig()).model_copy(update={"budget": budget})
+            config = config.model_copy(update={"merge": merging})
+        training.merge_trained(
+            config, recipe.base, tokens, folder / FOLDERS["train"], progress=progress, base_folder=base
+        )
+        make_report(folder)
+
+
 def _plan(stage: _Stage, folder: Path, forced: bool) -> StagePlan:
     manifest = load_manifest(folder, stage.name)
     expected = stage_fingerprint(stage.name, stage.config, stage.inputs())
@@ -267,6 +294,9 @@ def _stages(recipe: Recipe, folder: Path, *, keeps_tokenizer: bool = True) -> li
     def base_inputs() -> dict[str, str]:
         return {"base": _fingerprint_base(recipe)} if recipe.base.path else {}
 
+    def align_inputs() -> dict[str, str]:
+        return follows("train") | _merged(path["train"]) | _prompt_inputs(recipe.align.data)
+
     def curate(out: Path, progress: Progress) -> dict:
         # Finished partitions outlive a kill, and the stage: other thresholds are laid on them.
         partitions = folder / "curating"
@@ -348,7 +378,7 @@ def _stages(recipe: Recipe, folder: Path, *, keeps_tokenizer: bool = True) -> li
             train,
             lambda: training.foresee(recipe.train, recipe.seed, path["tokenize"], path["train"]),
         ),
-        _Stage("align", {**dump["align"], **seed}, lambda: follows("train") | _prompt_inputs(recipe.align.data), align),
+        _Stage("align", {**dump["align"], **seed}, align_inputs, align),
         _Stage("evaluate", dump["evaluate"], lambda: follows("align") | _prompt_inputs(recipe.align.data), evaluate),
         _Stage(
             "release",
@@ -407,6 +437,13 @@ def _finished(folder: Path, stage: str) -> str:
     if manifest is None:
         raise AuroraError(f"the stage {stage} has not finished in {folder}; run `aurora-m {stage} RECIPE` first")
     return manifest.fingerprint
+
+
+def _merged(train: Path) -> dict[str, str]:
+    """The model that `aurora-m merge` put in the place of the trained one, if it did."""
+    facts = read_json(train / "train.json") if (train / "train.json").exists() else {}
+    merge = facts.get("merge")
+    return {"merged model": merge["fingerprint"]} if merge and merge["of"] != facts["final_model"] else {}
 
 
 def _prompt_inputs(data: list[str]) -> dict[str, str]:

@@ -25,6 +25,7 @@ RUNS: dict[str, tuple[dict, dict, list[str]]] = {
     "selective": ({"activation_checkpointing": "selective"}, {}, ["tp2", "pp2"]),
     "nan": ({}, {"nan": 4}, ["one", "dp2", "tp2", "pp2", "dp2 tp2"]),
     "lora": ({"lora": {"rank": 4, "alpha": 8}}, {}, ["one", "dp2", "pp2", "dp2 tp2"]),
+    "merge": ({"merge": {"budget": {"aa": 0.5}, "base_shares": [0.2]}}, {}, ["one", "dp2"]),
     "poison": ({"guardian": {"patience": 2}}, {"poison": [4, 5]}, ["one", "pp2", "dp2 tp2"]),
 }
 FAMILY = {"bfloat16": "gpt_bigcode", "lora": "gpt_bigcode"}
@@ -191,6 +192,18 @@ def test_an_adapter_that_cannot_be_sharded_is_refused_with_the_fix():
     with pytest.raises(RecipeError, match=r"lora\.rank 6 is not a multiple of the data degree 4.*nearest is 8"):
         check_model(model, ParallelConfig(tensor=2), 8, LoraConfig(rank=6, alpha=8))
     check_model(model, ParallelConfig(), 8, LoraConfig(rank=6, alpha=8))
+
+
+# ---- merging
+
+
+@pytest.mark.parametrize(("ours", "theirs"), pairs("merge"))
+def test_the_main_rank_merges_while_the_others_wait(runs, ours, theirs):
+    first, second = (read_json(runs / out / "merge.json") for out in (ours, theirs))
+    assert [row["name"] for row in first["candidates"]] == [row["name"] for row in second["candidates"]]
+    for one, other in zip(first["candidates"], second["candidates"], strict=True):
+        assert one["learning"] == pytest.approx(other["learning"], rel=1e-3)
+    assert first["chosen"] == second["chosen"] == read_json(runs / ours / "train.json")["merge"]["chosen"]
 
 
 # ---- bad steps

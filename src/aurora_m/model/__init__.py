@@ -7,6 +7,7 @@ from .config import ArchitectureConfig, BaseConfig, LoraConfig, ModelConfig
 
 if TYPE_CHECKING:
     from .attention import KeyValueCache, mask_of_heads
+    from .averaging import average, check_mergeable, interpolate, same_weights
     from .decoder import Decoder, count_parameters, resize_vocabulary
     from .export import exported_parameters, save_model, write_model
     from .fetch import fetch_base
@@ -29,6 +30,8 @@ __all__ = [
     "ModelConfig",
     "adapted_layers",
     "add_adapters",
+    "average",
+    "check_mergeable",
     "chunked_loss",
     "count_parameters",
     "exported_parameters",
@@ -37,6 +40,7 @@ __all__ = [
     "generator_of",
     "init_adapters",
     "init_weights",
+    "interpolate",
     "load_model",
     "load_weights",
     "mask_of_heads",
@@ -44,6 +48,7 @@ __all__ = [
     "prove_flex_attention",
     "read_config",
     "resize_vocabulary",
+    "same_weights",
     "save_model",
     "scaled_sum",
     "token_factors",
@@ -60,6 +65,10 @@ __getattr__ = lazy_exports(
         "adapted_layers": "lora",
         "add_adapters": "lora",
         "merge_adapter": "lora",
+        "average": "averaging",
+        "check_mergeable": "averaging",
+        "interpolate": "averaging",
+        "same_weights": "averaging",
         "chunked_loss": "loss",
         "scaled_sum": "loss",
         "token_factors": "loss",

@@ -45,8 +45,10 @@ def read_config(folder: Path) -> ModelConfig:
 
 
 @torch.no_grad()
-def load_weights(model: nn.Module, folder: Path) -> None:
+def load_weights(model: nn.Module, folder: Path, share: float = 1.0) -> None:
     """Fills a model's parameters from a folder's safetensors, one tensor at a time.
+
+    With a `share` below 1 parameters only go that far towards the folder's: `share` of these and the rest of their own.
 
     `model` is a Decoder, or holds a part of one's parameters under their names (a pipeline stage) and its `config`.
 
@@ -69,7 +71,9 @@ def load_weights(model: nn.Module, folder: Path) -> None:
     for stored, tensor in _stream(folder, headers):
         name = names[stored]
         if name in by_name:
-            _fill(by_name[name], tensor, parameters)
+            _fill(by_name[name], tensor, parameters, share)
+            if share < 1 and "embed_tokens.weight" in by_name[name].parts:
+                embedding = tensor  # a head is compared with the embedding it came with
         elif not is_inert_tensor(name) and embedding is not None and not _equals_embedding(tensor, embedding):
             # Only a head beside a tied embedding comes here, and after the embedding: `_stream` sees to it.
             raise DataError(
@@ -187,16 +191,21 @@ def _stream(folder: Path, headers: dict[str, dict[str, tuple[list[int], str]]]) 
                         yield name, file.get_tensor(name)
 
 
-def _fill(tensor_map: TensorMap, tensor: Tensor, parameters: dict[str, torch.nn.Parameter]) -> None:
-    """Copies a checkpoint's tensor into those of our parameters that are here; makes no other copy of it."""
+def _fill(tensor_map: TensorMap, tensor: Tensor, parameters: dict[str, torch.nn.Parameter], share: float) -> None:
+    """Copies a checkpoint's tensor into those of our parameters that are here; makes no other copy of it.
+
+    Parts of sharded ones are taken whole, whatever the share.
+    """
     targets = [parameters[part] for part in tensor_map.parts if part in parameters]
     if not targets:  # all the parts of a tensor belong to one layer, so they are here or not together
         return
     for target, part in zip(targets, tensor_map.split(tensor, [len(target) for target in targets]), strict=True):
         if isinstance(target, DTensor):
             copy_part(target, part.flatten(0, 1))
-        else:
+        elif share == 1:
             tensor_map.grouped(target).copy_(part)
+        else:
+            tensor_map.grouped(target).lerp_(part.to(target), share)
 
 
 def _equals_embedding(tensor: Tensor, embedding: Tensor) -> bool:

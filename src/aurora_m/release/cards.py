@@ -37,6 +37,7 @@ def model_card(config: ReleaseConfig, facts: RunFacts, recipe: dict[str, Any], s
         more_sources=max(0, len(sources) - _SOURCES_ON_MODEL_CARD),
         restricted=restricted_sources(sources),
         ledger=_ledger_rows(facts),
+        merge=facts.merge,
         safety=_safety_rows(facts),
         review=(facts.align or {}).get("review") or {},
         limits=_limits(facts, summary),

@@ -30,6 +30,7 @@ class RunFacts:
     curation: dict[str, Any] | None = None
     tokens: dict[str, Any] | None = None
     train: dict[str, Any] | None = None
+    merge: dict[str, Any] | None = None
     ledger: list[dict[str, Any]] = field(default_factory=list)
     line: dict[str, float] = field(default_factory=dict)
     branches: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
@@ -81,6 +82,8 @@ def read_facts(run: Path, phase: str | None = None) -> RunFacts:
         line=line,
         branches=branches,
         mixtures=_read(run / "train" / "mixtures.json") or [],
+        # Of a merge that later training made void, only the file is left.
+        merge=_read(run / "train" / "merge.json") if (train or {}).get("merge") else None,
         align=_read(run / "align" / "align.json"),
         evaluation=_read(run / "evaluation" / "evaluation.json"),
         manifests={stage: manifest for stage, manifest in manifests.items() if manifest},

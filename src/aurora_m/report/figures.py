@@ -9,8 +9,11 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
+
+from aurora_m.workspace import RecipeError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,6 +60,24 @@ _STYLE: dict[Any, Any] = {
     "lines.linewidth": 1.6,
     "lines.solid_capstyle": "round",
 }
+# For figures that are files of their own: the stand-ins are colours that only the page knows.
+GREYS: dict[Any, Any] = {
+    "grid.color": "#dddddd",
+    "axes.edgecolor": "#aaaaaa",
+    "xtick.color": "#aaaaaa",
+    "ytick.color": "#aaaaaa",
+}
+_FILE_SUFFIXES = (".svg", ".png", ".pdf")
+
+
+def check_plot(path: Path) -> None:
+    """Refuses the name of a figure's file that says no format.
+
+    Raises:
+        RecipeError: it ends otherwise than in .svg, .png or .pdf.
+    """
+    if path.suffix not in _FILE_SUFFIXES:
+        raise RecipeError(f"--plot {path}: expected a file name that ends in {', '.join(_FILE_SUFFIXES)}")
 
 
 @contextmanager

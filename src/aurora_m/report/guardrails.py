@@ -71,7 +71,7 @@ def _panel(domain: str, rows: list[dict[str, Any]], starts: list[tuple[str, int]
 
 def _start(row: dict[str, Any], starts: list[tuple[str, int]]) -> int:
     """Where the phase of a decision began."""
-    return dict(starts).get(row["phase"], row["tokens"])
+    return next((start for name, start in starts if name == row["phase"]), row["tokens"])
 
 
 def _end(domain: str, rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import math
 from pathlib import Path
-from typing import Any
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -10,17 +9,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from aurora_m.release import RunFacts, domain_groups, percent, read_facts
-from aurora_m.workspace import AuroraError, RecipeError, atomic_path, format_count
+from aurora_m.workspace import AuroraError, atomic_path, format_count
 
-from .figures import drawing, new_figure, token_axis
+from .figures import GREYS, check_plot, drawing, new_figure, token_axis
 from .ledger import Track, read_tracks
 from .standing import refuse_no_run
 
 _BARS = "▁▂▃▄▅▆▇█"
 _COURSE_WIDTH = 12  # characters
 _COLOURS = ("#1f6f8b", "#c2571a")
-_GREYS: Any = {"grid.color": "#dddddd", "axes.edgecolor": "#aaaaaa", "xtick.color": "#aaaaaa", "ytick.color": "#aaaaaa"}
-_SUFFIXES = (".svg", ".png", ".pdf")
 
 
 def describe_ledger(
@@ -50,8 +47,7 @@ def draw_ledger(
         RecipeError: `path` ends otherwise.
         AuroraError: as `describe_ledger`.
     """
-    if path.suffix not in _SUFFIXES:
-        raise RecipeError(f"--plot {path}: expected a file name that ends in {', '.join(_SUFFIXES)}")
+    check_plot(path)
     runs = [_facts(run, phase)]
     if other is not None or other_phase is not None:
         runs.append(_facts(other or run, other_phase))
@@ -60,7 +56,7 @@ def draw_ledger(
     columns = min(3, len(domains))
     from matplotlib import rc_context
 
-    with drawing(), rc_context(_GREYS):  # the page's colours are stand-ins that only the page knows
+    with drawing(), rc_context(GREYS):
         figure = new_figure(3.6 * columns, 2.5 * math.ceil(len(domains) / columns))
         for number, domain in enumerate(domains):
             axes = figure.add_subplot(math.ceil(len(domains) / columns), columns, number + 1)

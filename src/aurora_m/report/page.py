@@ -15,6 +15,7 @@ from .figures import SERIES_COUNT
 from .guardrails import guardrails_section
 from .incidents import incidents_section
 from .ledger import ledger_section
+from .merging import merging_section
 from .metrics import read_points
 from .safety import evaluation_section
 from .training import boundaries, loss_section, mixture_section
@@ -44,6 +45,7 @@ def _content(facts: RunFacts) -> dict[str, Any]:
         "incidents": incidents_section(facts.run),
         "ledger": ledger_section(facts, boundaries(facts, points)),
         "guardrails": guardrails_section(facts.run, boundaries(facts, points), facts.line),
+        "merge": merging_section(facts),
         "evaluation": evaluation_section(facts),
         "costs": costs_section(facts),
         "recipe": recipe_text(facts),

@@ -13,6 +13,7 @@ from .config import (
     TelemetryConfig,
     TrainConfig,
 )
+from .merge_config import MergeConfig
 
 if TYPE_CHECKING:
     from .activation_checkpointing import checkpoint_activations
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from .job import is_main_process, world_size
     from .launch import Job, check_job, submit, write_script
     from .ledger import HeldoutScore, heldout_domains, score_heldout
+    from .merge import merge_trained
+    from .merge_budget import parse_budgets
     from .mixtures import epoch_tokens, resolve_mixture
     from .optimizer import build_optimizer
     from .parallel import build_mesh, check_model, parallelize
@@ -54,6 +57,7 @@ __all__ = [
     "LearningRate",
     "LedgerConfig",
     "Loop",
+    "MergeConfig",
     "MetricsFile",
     "OptimizerConfig",
     "ParallelConfig",
@@ -87,8 +91,10 @@ __all__ = [
     "is_under_way",
     "known_device",
     "leave_out_quarantined",
+    "merge_trained",
     "open_crew",
     "parallelize",
+    "parse_budgets",
     "parse_mesh",
     "pick_device",
     "plan_to_json",
@@ -152,6 +158,8 @@ __getattr__ = lazy_exports(
         "heldout_domains": "ledger",
         "leave_out_quarantined": "rollback",
         "epoch_tokens": "mixtures",
+        "merge_trained": "merge",
+        "parse_budgets": "merge_budget",
         "pick_device": "device",
         "resolve_mixture": "mixtures",
         "resolve_precision": "device",

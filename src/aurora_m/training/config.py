@@ -22,6 +22,7 @@ from aurora_m.workspace import Count, RecipeError, Section, Share, parse_count
 
 from .batch_ramp import BatchRamp, StepSizes, step_sizes
 from .guardrails_config import GuardrailsConfig, guarded_domains, with_replay
+from .merge_config import MergeConfig, parse_merge
 
 ActivationCheckpointing = Literal["none", "selective", "full"]
 
@@ -377,6 +378,7 @@ class TrainConfig(Section):
     embeddings_first: Annotated[Count, Field(gt=0)] | None = None
     fim: FimConfig | None = None
     lora: LoraConfig | None = None
+    merge: Annotated[MergeConfig | None, BeforeValidator(parse_merge)] = None
     threads: PositiveInt | None = None
     parallel: ParallelConfig = ParallelConfig()
     telemetry: TelemetryConfig = TelemetryConfig()
@@ -396,7 +398,7 @@ class TrainConfig(Section):
         names = [phase.name for phase in self.phases]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"phase {twice[0]} appears twice; each phase needs its own name")
-        if reserved := {"initial", "superseded"} & set(names):
+        if reserved := {"initial", "superseded", "merged", "merging"} & set(names):
             raise ValueError(f"phase name {reserved.pop()!r} is taken by a folder of the train stage; choose another")
         if "base" in names[1:]:
             raise ValueError(f"phase base trains from scratch and must come first, not after {names[0]}")
@@ -411,6 +413,15 @@ class TrainConfig(Section):
             raise ValueError(f"phase {names[0]}: lr.continues needs a phase before it; give lr.peak instead")
         if self.final_phase is not None and self.final_phase not in names:
             raise ValueError(f"final_phase {self.final_phase!r} is no phase; the phases are {', '.join(names)}")
+        return self
+
+    @model_validator(mode="after")
+    def _merge_has_a_budget(self) -> "TrainConfig":
+        if self.merge and self.merge.budget is None and not self.guardrails:
+            raise ValueError(
+                "merge needs a budget, how much worse known domains may get: give train.guardrails, such as "
+                "{en: 1%, code: 1%}, or train.merge: {budget: 1%}"
+            )
         return self
 
     @model_validator(mode="after")

@@ -12,7 +12,10 @@ from .chain import fingerprint_large
 
 def fingerprint_documents(tokens: Path, facts: dict[str, Any]) -> dict[str, str]:
     """By domain, the identity of its training documents; `facts` is the content of tokens.json."""
-    return {domain: fingerprint_large(tokens / domain, ("train-*.idx", "train-*.bin", "train-*.weights.npy")) for domain in trained_on(facts)}
+    return {
+        domain: fingerprint_large(tokens / domain, ("train-*.idx", "train-*.bin", "train-*.weights.npy"))
+        for domain in trained_on(facts)
+    }
 
 
 def trained_on(facts: dict[str, Any]) -> list[str]:

@@ -64,10 +64,8 @@ class Decision:
 
     def row(self) -> dict[str, Any]:
         """For guardrails.jsonl."""
-        return {name: value for name, value in asdict(self).items() if name != "domains"} | {
-            "domains": {domain: _rounded(asdict(outlook)) for domain, outlook in self.domains.items()},
-            "shares": _rounded(self.shares),
-        }
+        domains = {domain: _rounded(asdict(outlook)) for domain, outlook in self.domains.items()}
+        return asdict(self) | {"domains": domains}  # the shares in full: they have to sum to 1
 
 
 class Guardrails:

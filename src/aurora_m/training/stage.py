@@ -36,6 +36,8 @@ from .guardian import Guardian
 from .last_rate import read_last_rate
 from .ledger import heldout_domains, ledger_rows, read_base_bits, score_heldout, write_base_bits, write_ledger
 from .loss_weights import ignored_tokens
+from .merge import merge_after_training
+from .merge_budget import check_merge
 from .mixtures import epoch_tokens, mixture_words, resolve_mixture
 from .optimizer import build_optimizer
 from .parallel import check_model, check_phase, parallelize
@@ -78,7 +80,8 @@ def train(
     device = pick_device()
     with open_ranks(config.parallel, device) as ranks:
         progress = progress if ranks.is_main else Progress(quiet=True)
-        return _train(config, base, tokens, out, seed, base_folder, progress, device, ranks)
+        result = _train(config, base, tokens, out, seed, base_folder, progress, device, ranks)
+        return merge_after_training(config, base, tokens, out, result, ranks, progress)
 
 
 def _train(
@@ -97,6 +100,7 @@ def _train(
     check_phases(config, facts)
     base_rate = read_last_rate(base_folder) if base_folder and config.phases[0].lr.needs_last else None
     build_segments(config.phases, base_rate)  # says what is wrong with them
+    check_merge(config, base, tokens)
     check_trackers(config.telemetry)
     warn_of_epochs(config, facts, progress)
 
