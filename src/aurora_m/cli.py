@@ -455,6 +455,45 @@ def inspect(
     Console().print(inspect_curation(run_folder, Wanted(domain, reason, kept, contains, documents, characters)))
 
 
+@app.command()
+def fertility(
+    tokenizer: Annotated[
+        str,
+        typer.Argument(
+            help="A run folder, or a tokenizer: a folder, a tokenizer.json, a Hugging Face id.", show_default=False
+        ),
+    ],
+    against: Annotated[
+        list[str] | None, typer.Option(metavar="TOKENIZER", help="One to lay beside it, in the same forms. Repeatable.")
+    ] = None,
+    text: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATH", help="Documents: .jsonl(.gz, .zst), .parquet, a folder. Default: held-out ones."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Take only so many documents of each path.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The counts, as JSON.")] = False,
+) -> None:
+    """Tell how many tokens a tokenizer needs for a byte, a character and a word of every language.
+
+    `aurora-m fertility runs/quickstart --against path/to/another` measures on the run's held-out documents, and beside
+    its base model's tokenizer.
+
+    `aurora-m fertility path/to/tokenizer --against another --text fi.jsonl.zst --text hi.jsonl.zst`
+    """
+    import json
+
+    from rich.console import Console
+
+    from .tokens import describe_fertility, measure_fertility
+    from .workspace import Progress
+
+    measured = measure_fertility(tokenizer, against or [], text or [], limit=limit, progress=Progress(quiet=True))
+    if as_json:
+        typer.echo(json.dumps(measured, ensure_ascii=False, indent=2))
+    else:
+        Console().print(describe_fertility(measured))
+
+
 @app.command("train-classifier")
 def train_classifier(
     positive: Annotated[

@@ -294,7 +294,7 @@ def test_disagreement_on_a_sample_rules_the_compiled_one_out(monkeypatch):
     from aurora_m.tokens import encoder
 
     tokenizer = wrap(trained(ALL_TEXTS, digits()))
-    monkeypatch.setattr(encoder, "_HOSTILE", ())
+    monkeypatch.setattr(encoder, "HOSTILE", ())
     monkeypatch.setattr(encoder, "known_pattern", lambda _: pattern_of("gpt2"))
     assert Encoder(tokenizer, ["no digits"]).name == "compiled"
     reason = Encoder(tokenizer, ["no digits", "call 911  22 now"]).reason

@@ -83,15 +83,19 @@ def test_transformers_loads_it_and_agrees(tokenizer):
 
 
 def test_the_sample_is_drawn_over_all_files_and_bounded(tmp_path):
-    from aurora_m.tokens.tokenizer import _sample
+    from aurora_m.tokens.sample import sample_documents
 
     for part in range(4):
         write_curated(tmp_path, "code", [f"{part}{n:099}" for n in range(200)], part=part)
-    taken = list(_sample(tmp_path, "code", 8_000, seed=1))
+    taken = list(sample_documents(tmp_path, "code", 8_000, 1, "key"))
     assert 7_000 <= sum(map(len, taken)) < 8_100
     assert {text[0] for text in taken} == {"0", "1", "2", "3"}
-    assert taken == list(_sample(tmp_path, "code", 8_000, seed=1)) != list(_sample(tmp_path, "code", 8_000, seed=2))
-    assert len(list(_sample(tmp_path, "code", 10**9, seed=1))) == 800
+    assert (
+        taken
+        == list(sample_documents(tmp_path, "code", 8_000, 1, "key"))
+        != list(sample_documents(tmp_path, "code", 8_000, 2, "key"))
+    )
+    assert len(list(sample_documents(tmp_path, "code", 10**9, 1, "key"))) == 800
 
 
 def test_a_word_beyond_reason_does_not_stop_training(tmp_path):

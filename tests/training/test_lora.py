@@ -89,7 +89,7 @@ def test_a_stopped_run_ends_as_if_it_never_was(tokens, base_folder, adapted, tmp
 def test_other_adapters_are_another_run(base_folder, tokens):
     base = BaseConfig(path=str(base_folder))
     starts = [
-        stage_module._start(tiny_config(**changes), base, base_folder, tokens, 1)
+        stage_module.run_start(tiny_config(**changes), base, base_folder, tokens, 1)
         for changes in ({}, {"lora": LORA}, {"lora": LORA | {"rank": 8}})
     ]
     assert starts[0] != starts[1] != starts[2]

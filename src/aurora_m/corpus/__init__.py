@@ -20,14 +20,16 @@ from .config import (
 if TYPE_CHECKING:
     from .classifier_training import describe_classifier, train_classifier
     from .curation import curate
+    from .document_files import read_documents
     from .documents import DOCUMENT_SCHEMA
     from .earlier import fingerprint_index
+    from .engine import ordered_threads
     from .evaluation_sets import fingerprint_evaluation_set
     from .fasttext_training import FastTextSettings
     from .histograms import LINEAR_BINS, bin_edges, from_description
     from .language_settings import LanguageSettings, available_languages, load_language
     from .normal_forms import is_nfc
-    from .segments import text_buffers
+    from .segments import segment, text_buffers
     from .sources import fingerprint_source
     from .stop_words import StopWords, learn_stop_words
     from .thresholds import read_fineweb2
@@ -63,7 +65,10 @@ __all__ = [
     "is_nfc",
     "learn_stop_words",
     "load_language",
+    "ordered_threads",
+    "read_documents",
     "read_fineweb2",
+    "segment",
     "text_buffers",
     "train_classifier",
 ]
@@ -88,7 +93,10 @@ __getattr__ = lazy_exports(
         "is_nfc": "normal_forms",
         "learn_stop_words": "stop_words",
         "load_language": "language_settings",
+        "ordered_threads": "engine",
+        "read_documents": "document_files",
         "read_fineweb2": "thresholds",
+        "segment": "segments",
         "text_buffers": "segments",
         "train_classifier": "classifier_training",
     },

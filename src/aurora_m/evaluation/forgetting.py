@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from aurora_m.model import load_model
-from aurora_m.training import HeldoutScore, heldout_domains, pick_device, score_heldout
-from aurora_m.workspace import Progress, read_json
+from aurora_m.tokens import BASE_FOLDER
+from aurora_m.training import HeldoutScore, chosen_documents, heldout_domains, pick_device, score_heldout
+from aurora_m.workspace import Progress, fingerprint_file, read_json
 
 from .config import EvaluateConfig
 
@@ -29,12 +30,14 @@ def measure_forgetting(
     """
     domains = heldout_domains(tokens)
     length, precision = ledger_settings(models)
+    chosen = chosen_documents(tokens, config.heldout_tokens)
     scores: dict[Path, dict[str, HeldoutScore]] = {}
     with progress.task("held-out scores", total=len(set(models.values())), unit="models") as task:
         for name, path in models.items():
             if path not in scores:
                 model = load_model(path, device=pick_device())
-                scores[path] = score_heldout(model, tokens, domains, length, config.heldout_tokens, precision=precision)
+                own = tokens_of(path, tokens)
+                scores[path] = score_heldout(model, own, domains, length, precision=precision, chosen=chosen)
                 task.advance(1, note=name)
     return {
         "models": {name: _describe(path, scores[path]) for name, path in models.items()},
@@ -43,6 +46,13 @@ def measure_forgetting(
         },
         "heldout_sequence_length": length,
     }
+
+
+def tokens_of(model: Path, tokens: Path) -> Path:
+    """Where the held-out documents lie in a model's own tokens: a base whose tokenizer was extended has another one."""
+    own, base = model / "tokenizer.json", tokens / BASE_FOLDER / "tokenizer" / "tokenizer.json"
+    is_base = own.is_file() and base.is_file() and fingerprint_file(own) == fingerprint_file(base)
+    return tokens / BASE_FOLDER if is_base else tokens
 
 
 def ledger_settings(models: dict[str, Path]) -> tuple[int, Precision]:

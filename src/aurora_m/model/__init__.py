@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from .fetch import fetch_base
     from .flex_attention import prove_flex_attention
     from .generation import generate
-    from .initial import init_weights
+    from .initial import generator_of, init_weights
     from .lora import adapted_layers, add_adapters, init_adapters, merge_adapter
     from .loss import IGNORED, chunked_loss, scaled_sum, token_factors
+    from .vocabulary import write_with_new_rows
     from .weights import load_model, load_weights, read_config
 
 
@@ -36,6 +37,7 @@ __all__ = [
     "exported_parameters",
     "fetch_base",
     "generate",
+    "generator_of",
     "init_adapters",
     "init_weights",
     "interpolate",
@@ -51,6 +53,7 @@ __all__ = [
     "scaled_sum",
     "token_factors",
     "write_model",
+    "write_with_new_rows",
 ]
 
 __getattr__ = lazy_exports(
@@ -73,6 +76,7 @@ __getattr__ = lazy_exports(
         "exported_parameters": "export",
         "fetch_base": "fetch",
         "generate": "generation",
+        "generator_of": "initial",
         "init_adapters": "lora",
         "init_weights": "initial",
         "load_model": "weights",
@@ -83,5 +87,6 @@ __getattr__ = lazy_exports(
         "resize_vocabulary": "decoder",
         "save_model": "export",
         "write_model": "export",
+        "write_with_new_rows": "vocabulary",
     },
 )

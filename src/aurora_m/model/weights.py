@@ -59,7 +59,7 @@ def load_weights(model: nn.Module, folder: Path, share: float = 1.0) -> None:
         DataError: as `load_model` does; where the tensors do not fit, nothing was filled.
     """
     config: Any = model.config
-    headers = _read_headers(folder, _tensor_files(folder))
+    headers = stored_tensors(folder)
     maps = tensor_maps(config)
     names = checkpoint_names(config, [name for file in headers.values() for name in file])
     with torch.device("meta"):
@@ -80,6 +80,11 @@ def load_weights(model: nn.Module, folder: Path, share: float = 1.0) -> None:
                 f"{folder}: config.json ties the embeddings, but {name} differs from the embedding; "
                 f"set tie_word_embeddings to false there"
             )
+
+
+def stored_tensors(folder: Path) -> dict[str, dict[str, tuple[list[int], str]]]:
+    """Shape and dtype of every tensor of a checkpoint, by file and name; raises DataError as `load_model` does."""
+    return _read_headers(folder, _tensor_files(folder))
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from .recipe import Recipe
 
 
 def planned_model(recipe: Recipe, base_config: Path | None = None) -> ModelConfig:
-    """The model of a recipe: its architecture, its base's config.json, or the given one.
+    """The model of a recipe: its architecture, its base's config.json, or the given one; with its new tokens, if any.
 
     Raises:
         RecipeError: the base is not a folder here and no config.json is given, or the vocabulary's size is not known.
@@ -17,7 +17,7 @@ def planned_model(recipe: Recipe, base_config: Path | None = None) -> ModelConfi
     from ..model import read_config
 
     if base_config is not None:
-        return read_config(base_config)
+        return _extended(recipe, read_config(base_config))
     if recipe.base.architecture:
         return recipe.base.architecture.model_config_for(_vocabulary_size(recipe))
     folder = Path(recipe.base.path or "").expanduser()
@@ -26,7 +26,13 @@ def planned_model(recipe: Recipe, base_config: Path | None = None) -> ModelConfi
             f"base {recipe.base.path} is not a folder here, and a plan fetches nothing; give its configuration with "
             "--base-config config.json (StarCoderPlus: recipes/bases/starcoderplus.json)"
         )
-    return read_config(folder)
+    return _extended(recipe, read_config(folder))
+
+
+def _extended(recipe: Recipe, model: ModelConfig) -> ModelConfig:
+    # Where the base's vocabulary is padded, that much less would be added; a plan does not read the tokenizer for it.
+    more = recipe.tokenizer.extend.new_tokens if recipe.tokenizer.extend else 0
+    return model.model_copy(update={"vocab_size": model.vocab_size + more})
 
 
 def _vocabulary_size(recipe: Recipe) -> int:
@@ -38,4 +44,5 @@ def _vocabulary_size(recipe: Recipe) -> int:
         raise RecipeError(f"tokenizer {recipe.tokenizer.path} is not here, so the vocabulary's size is not known")
     from ..tokens import load_tokenizer
 
-    return load_tokenizer(folder, recipe.tokenizer.special).vocab_size
+    more = recipe.tokenizer.extend.new_tokens if recipe.tokenizer.extend else 0
+    return load_tokenizer(folder, recipe.tokenizer.special).vocab_size + more

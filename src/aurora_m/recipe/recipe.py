@@ -60,6 +60,10 @@ class Recipe(Section):
         complaints = [*self._language_complaints(), *self._domain_complaints(), *self._tokenizer_complaints()]
         if self.train.lora and self.base.architecture:
             complaints.append("train.lora: adapts an existing model; give base.path, or leave lora out")
+        if self.train.embeddings_first and self.base.architecture:
+            complaints.append("train.embeddings_first: is for an existing model; give base.path, or leave it out")
+        if self.train.lora and self.tokenizer.extend:
+            complaints.append("train.lora: does not train the rows of tokens, so it does not go with tokenizer.extend")
         if complaints:
             raise ValueError("; ".join(complaints))
         return self
@@ -88,6 +92,8 @@ class Recipe(Section):
             others[f"phase {phase.name}: loss.weights"] = list(phase.loss.weights) if phase.loss else []
         if self.tokenizer.train:
             others["tokenizer.train"] = self.tokenizer.train.domains
+        if self.tokenizer.extend:
+            others["tokenizer.extend"] = self.tokenizer.extend.domains
         if self.align.replay:
             others["align.replay.mixture"] = list(self.align.replay.mixture or {})
         for classifier in self.curate.classifiers:

@@ -276,4 +276,5 @@ def _data_row(name: str, curated: dict[str, Any], counted: dict[str, Any]) -> di
         "name": name,
         **splits,
         "tokens_per_byte": tokens / size if tokens and size else None,
+        "base_tokens_per_byte": splits["heldout"].get("base_tokens_per_byte"),
     }

@@ -224,10 +224,16 @@ class HeldoutBatches:
     """
 
     def __init__(
-        self, tokens: DomainTokens, sequence_length: int, batch_size: int, eod_id: int, max_tokens: int | None = None
+        self,
+        tokens: DomainTokens,
+        sequence_length: int,
+        batch_size: int,
+        eod_id: int,
+        max_tokens: int | None = None,
+        chosen: np.ndarray | None = None,
     ) -> None:
         self._tokens, self._length, self._batch_size, self._eod_id = tokens, sequence_length, batch_size, eod_id
-        self.documents_scored = _choose_documents(tokens, max_tokens)
+        self.documents_scored = choose_documents(tokens, max_tokens) if chosen is None else chosen
         self.bytes = tokens.bytes[self.documents_scored]
         self._ends = np.cumsum(tokens.lengths[self.documents_scored], dtype=np.int64)
         self.windows = -(-int(self._ends[-1]) // sequence_length)
@@ -282,17 +288,23 @@ class HeldoutBatches:
 
 
 def heldout_batches(
-    tokens: DomainTokens, sequence_length: int, batch_size: int, eod_id: int, max_tokens: int | None = None
+    tokens: DomainTokens,
+    sequence_length: int,
+    batch_size: int,
+    eod_id: int,
+    max_tokens: int | None = None,
+    chosen: np.ndarray | None = None,
 ) -> HeldoutBatches:
-    """The held-out documents as batches to score, at most `max_tokens` of them (whole documents, one at least).
+    """The held-out documents as batches to score: those `chosen`, else those of `choose_documents`."""
+    return HeldoutBatches(tokens, sequence_length, batch_size, eod_id, max_tokens, chosen)
 
-    Under a cap the documents are drawn evenly over the split, the same ones every time: the files follow their
-    sources, and the first documents alone would speak for the first source.
+
+def choose_documents(tokens: DomainTokens, max_tokens: int | None) -> np.ndarray:
+    """The numbers of held-out documents to score: at most `max_tokens` of them, but one at least; None for all.
+
+    Under a cap they are drawn evenly over the split, the same ones every time: the files follow their sources, and the
+    first documents alone would speak for the first source.
     """
-    return HeldoutBatches(tokens, sequence_length, batch_size, eod_id, max_tokens)
-
-
-def _choose_documents(tokens: DomainTokens, max_tokens: int | None) -> np.ndarray:
     everything = np.arange(tokens.documents)
     if max_tokens is None or max_tokens >= tokens.tokens:
         return everything

@@ -451,3 +451,32 @@ def encode_texts(data, offsets, skip, eod_id, pattern, tables, room, out, length
         n += 1
         lengths[text] = n - begin
     return n
+
+
+@kernel
+def cut_pieces(data, offsets, pattern, ends):
+    """Where the pieces of texts end, to `ends` (room for every byte); the number of pieces."""
+    count = 0
+    for text in range(len(offsets) - 1):
+        i, stop = np.int64(offsets[text]), np.int64(offsets[text + 1])
+        while i < stop:
+            i = piece_end(data, i, stop, pattern.family, pattern.digits, pattern.classes)
+            ends[count] = i
+            count += 1
+    return count
+
+
+@kernel
+def merge_pieces(data, offsets, tables, room, out, lengths):
+    """The ids of pieces already cut, to `out` (room for every byte), their numbers to `lengths`; how many in all."""
+    n = np.int64(0)
+    for piece in range(len(offsets) - 1):
+        begin = n
+        i, end = np.int64(offsets[piece]), np.int64(offsets[piece + 1])
+        if end == i + 1:
+            out[np.uint64(n)] = tables.byte_ids[data[np.uint64(i)]]
+            n += 1
+        elif end > i:
+            n = _merge(data, i, end, tables, room, out, n)
+        lengths[piece] = n - begin
+    return n

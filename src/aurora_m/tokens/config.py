@@ -1,6 +1,6 @@
 """The tokenizer's and fill-in-the-middle's part of the recipe. Light: nothing heavy is imported here."""
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -31,10 +31,9 @@ class SpecialTokens(Section):
         return [self.eod, self.fim_prefix, self.fim_middle, self.fim_suffix, self.fim_pad]
 
 
-class TokenizerTrainConfig(Section):
-    """A byte-level BPE trained on the curated documents: the same number of bytes from each named domain."""
+class _SampledDomains(Section):
+    """The domains that are learned from: the same number of bytes of each."""
 
-    vocab_size: Count = Field(gt=0)  # entries in all: 256 bytes, the special tokens, the merges
     domains: list[str] = Field(min_length=1)
     bytes_per_domain: Count = Field(default=20_000_000, gt=0)
 
@@ -47,13 +46,34 @@ class TokenizerTrainConfig(Section):
         return domains
 
 
+class TokenizerTrainConfig(_SampledDomains):
+    """A byte-level BPE trained on the curated documents: the same number of bytes from each named domain."""
+
+    vocab_size: Count = Field(gt=0)  # entries in all: 256 bytes, the special tokens, the merges
+
+
+class TokenizerExtendConfig(_SampledDomains):
+    """New tokens for some domains on top of a byte-level BPE, whose own tokens and merges stay as they are.
+
+    `init`: how the base model's rows for new tokens begin: `mean` of the rows of the old tokens each replaces, or
+    `random`, spread as the old rows are.
+    """
+
+    new_tokens: Count = Field(gt=0)
+    init: Literal["mean", "random"] = "mean"
+
+
 _WEIGHTS = ["weight", "meta.weight"]
 
 
 class TokenizerConfig(Section):
-    """`train` trains one, `path` loads one (folder, tokenizer.json, Hugging Face id), neither takes the base's."""
+    """`train` trains one, `path` loads one (folder, tokenizer.json, Hugging Face id), neither takes the base's.
+
+    `extend` gives the one of `path`, or the base's, new tokens.
+    """
 
     train: TokenizerTrainConfig | None = None
+    extend: TokenizerExtendConfig | None = None
     path: str | None = None
     special: SpecialTokens = SpecialTokens()
     threads: Annotated[int, Field(ge=1)] | None = None  # all cores this process may use where None; changes no file
@@ -66,6 +86,8 @@ class TokenizerConfig(Section):
     def _check_one_origin(self) -> Self:
         if self.train and self.path:
             raise ValueError(f"tokenizer has both train and path ({self.path!r}); keep one of them")
+        if self.train and self.extend:
+            raise ValueError("tokenizer has both train and extend; train one with a larger vocab_size, or extend one")
         if self.train and self.train.vocab_size < 256 + len(self.special.all()):
             raise ValueError(
                 f"tokenizer.train.vocab_size {self.train.vocab_size} is too small: 256 bytes and "

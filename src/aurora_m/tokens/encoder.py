@@ -25,7 +25,7 @@ from .tokenizer import Tokenizer
 
 # What the compiled encoder must agree on with `tokenizers` before any document: contractions in all cases, digits of
 # several scripts, white space of all kinds at every place, marks, emoji, a piece too long for the cache, one repeated.
-_HOSTILE = (
+HOSTILE = (
     "it's IT'S we're WE'RE 'twas 'Tis don'T I'm I'll I'LL I've I'd 'ſ x'sy  'd",
     " a  b   c\t\td \n e\r\n\r\nf \u00a0g\u3000h \u2028i\u0085j \x1ck\n\n  l  \n\t m    ",
     "1 22 333 4444 a5b66 ٣٤٥ १२३४ ½² Ⅷ 1,234.56 ２０２４年 0x1F\n12",
@@ -48,18 +48,18 @@ class Encoder:
     """
 
     def __init__(self, tokenizer: Tokenizer, samples: Iterable[str] = ()) -> None:
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._dtype = stored_dtype(tokenizer.vocab_size)
-        made = _CompiledEncoder.of(tokenizer)
-        self._compiled = None if isinstance(made, str) else made
+        made = CompiledEncoder.of(tokenizer)
+        self.compiled = None if isinstance(made, str) else made
         self.reason = made if isinstance(made, str) else None
-        if self._compiled:
-            self.reason = self._disagreement([*_HOSTILE, *samples])
-            self._compiled = None if self.reason else self._compiled
+        if self.compiled:
+            self.reason = self._disagreement([*HOSTILE, *samples])
+            self.compiled = None if self.reason else self.compiled
 
     @property
     def name(self) -> str:
-        return "compiled" if self._compiled else "tokenizers"
+        return "compiled" if self.compiled else "tokenizers"
 
     def encode(self, texts: pa.LargeStringArray) -> Encoded:
         """The ids of texts without nulls. Releases the interpreter lock, so threads add up.
@@ -71,16 +71,16 @@ class Encoder:
             texts.validate(full=True)
         except pa.ArrowInvalid as error:
             raise DataError(f"a text is no valid UTF-8 ({error}); run the curate stage again") from None
-        if self._compiled is None:
+        if self.compiled is None:
             return self._encode_by_reference(texts)
-        encoded, left = self._compiled.encode(texts, self._tokenizer.eod_id)
+        encoded, left = self.compiled.encode(texts, self.tokenizer.eod_id)
         encoded = Encoded(encoded.tokens.astype(self._dtype), encoded.lengths)
         return self._with_the_left(texts, encoded, left) if left.any() else encoded
 
     def _encode_by_reference(self, texts: pa.LargeStringArray) -> Encoded:
-        ids = self._tokenizer.encode_batch(texts.to_pylist())
+        ids = self.tokenizer.encode_batch(texts.to_pylist())
         lengths = np.array([len(document) + 1 for document in ids], dtype=np.int64)
-        tokens = np.full(lengths.sum(), self._tokenizer.eod_id, dtype=self._dtype)
+        tokens = np.full(lengths.sum(), self.tokenizer.eod_id, dtype=self._dtype)
         for document, end in zip(ids, np.cumsum(lengths).tolist(), strict=True):
             tokens[end - 1 - len(document) : end - 1] = document
         return Encoded(tokens, lengths)
@@ -96,7 +96,7 @@ class Encoder:
         return Encoded(tokens, lengths)
 
     def _disagreement(self, texts: list[str]) -> str | None:
-        special = self._tokenizer.backend.get_added_tokens_decoder().values()
+        special = self.tokenizer.backend.get_added_tokens_decoder().values()
         texts = [*texts, " x".join(token.content for token in special)]
         array = pa.array(texts, pa.large_string())
         ours, theirs = self.encode(array), self._encode_by_reference(array)
@@ -108,11 +108,11 @@ class Encoder:
         return f"its ids are not those of tokenizers on a sample that begins {first[:40]!r}"
 
 
-class _CompiledEncoder:
+class CompiledEncoder:
     """The tables of one tokenizer and, for each thread, what it writes to."""
 
     def __init__(self, pattern: Pattern, tables: Merges, cut_out: list[str], normalizer: Any) -> None:
-        self._pattern, self._tables, self._normalizer = pattern, tables, normalizer
+        self.pattern, self.tables, self._normalizer = pattern, tables, normalizer
         self._cut_out = "|".join(map(re.escape, cut_out))
         self._of_thread = threading.local()
 
@@ -121,19 +121,22 @@ class _CompiledEncoder:
 
         The ids are this thread's until its next call.
         """
-        left = self._contains_added(texts)
-        if self._normalizer is not None:
-            texts = self._normalized(texts)
-            left |= self._contains_added(texts)
+        texts, left = self.prepared(texts)
         scratch = getattr(self._of_thread, "scratch", None) or Scratch()
         self._of_thread.scratch = scratch
         data, offsets = text_buffers(texts)
         scratch.make_room(int(np.diff(offsets).max(initial=0)), int(offsets[-1] - offsets[0]), len(texts))
         lengths = np.empty(len(texts), dtype=np.int64)
-        count = encode_texts(
-            data, offsets, left, eod_id, self._pattern, self._tables, scratch.room, scratch.out, lengths
-        )
+        count = encode_texts(data, offsets, left, eod_id, self.pattern, self.tables, scratch.room, scratch.out, lengths)
         return Encoded(scratch.out[:count], lengths), left
+
+    def prepared(self, texts: pa.LargeStringArray) -> tuple[pa.LargeStringArray, np.ndarray]:
+        """The texts as they are cut into pieces, and bool[texts]: which hold an added token that stands apart."""
+        left = self._contains_added(texts)
+        if self._normalizer is not None:
+            texts = self._normalized(texts)
+            left |= self._contains_added(texts)
+        return texts, left
 
     def _contains_added(self, texts: pa.LargeStringArray) -> np.ndarray:
         if not self._cut_out:
@@ -151,7 +154,7 @@ class _CompiledEncoder:
         return pa.array(rows, pa.large_string())
 
     @classmethod
-    def of(cls, tokenizer: Tokenizer) -> "_CompiledEncoder | str":
+    def of(cls, tokenizer: Tokenizer) -> "CompiledEncoder | str":
         """The compiled encoder of a tokenizer, or why there is none."""
         content = json.loads(tokenizer.backend.to_str())
         model, vocabulary = content["model"], content["model"].get("vocab", {})
@@ -165,7 +168,7 @@ class _CompiledEncoder:
         pattern = known_pattern(content.get("pre_tokenizer"))
         if isinstance(pattern, str):
             return pattern
-        to_byte = _byte_of_character()
+        to_byte = byte_of_character()
         if missing := [byte for letter, byte in to_byte.items() if letter not in vocabulary]:
             return f"its vocabulary lacks {len(missing)} of the 256 bytes"
         merges = [merge if isinstance(merge, list) else merge.split(" ") for merge in model["merges"]]
@@ -191,7 +194,7 @@ def _is_nfc_or_nothing(normalizer: dict[str, Any] | None) -> bool:
     return all(step.get("type") == "NFC" for step in steps)
 
 
-def _byte_of_character() -> dict[str, int]:
+def byte_of_character() -> dict[str, int]:
     """How byte-level vocabularies write bytes: printable Latin-1 as itself, the rest from U+0100 on (GPT-2)."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     rest = [byte for byte in range(256) if byte not in printable]

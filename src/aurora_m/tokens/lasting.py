@@ -154,6 +154,15 @@ def keep_heldout(tokens: Path, domain: str, kept: Path) -> None:
             _keep(found, temporary)
 
 
+def keep_base_heldout(base: Path, kept: Path) -> None:
+    """The same of held-out shards in the base's own tokens, with its tokenizer; `base` is that part of `tokens`."""
+    for folder in sorted(path for path in base.iterdir() if path.is_dir()):
+        if not (kept / folder.name).exists():
+            with atomic_folder(kept / folder.name) as temporary:
+                _keep(sorted(path for path in folder.iterdir() if path.is_file()), temporary)
+    write_json(kept / "tokens.json", read_json(base / "tokens.json"))
+
+
 def _keep(paths: list[Path], folder: Path) -> None:
     """The files in another folder: the same bytes on disk where the system can, which outlive the first name."""
     for path in paths:

@@ -18,6 +18,8 @@ from aurora_m.workspace import Progress, RecipeError, Task, available_cores, fin
 from .config import TokenizerConfig
 from .curated import curated_domains, curated_files, present_columns, read_rows, text_bytes
 from .encoder import Encoder
+from .extension import Extension, extend_tokenizer
+from .new_rows import ROWS_FILE, mean_rows
 from .shards import ShardWriter, docs_table, stored_dtype
 from .shuffle import DiskShuffle
 from .tokenizer import Tokenizer, import_tokenizer, train_tokenizer
@@ -26,6 +28,7 @@ from .weighting import document_weights, stored_columns
 _COLUMNS = ["id", "text", "source", "lang"]
 _SPLITS = ("train", "heldout")
 _BATCHES_UNDER_WAY = 8
+BASE_FOLDER = "_base"  # what is of the base's own tokenizer; no domain's name begins so
 _SAMPLE_TEXTS, _SAMPLE_CHARACTERS = 16, 20_000  # of each domain, on which the fast encoder must prove itself
 
 
@@ -40,6 +43,9 @@ def tokenize(
     progress: Progress,
 ) -> dict[str, Any]:
     """Writes `out/tokenizer/`, `out/<domain>/{train,heldout}-*` and `out/tokens.json`, whose content it returns.
+
+    Where the tokenizer is extended, `out/_base/` has the same of the one it was made from, held-out documents only: the
+    base model is measured on those.
 
     The same documents give the same files, whatever the number of threads and the memory for shuffling. Memory does
     not grow with the corpus.
@@ -56,15 +62,41 @@ def tokenize(
         progress.say(
             "  tokenize: the trained tokenizer stays: training has begun with it (--from tokenize trains anew)"
         )
-        tokenizer = import_tokenizer(kept_tokenizer, config.special, out / "tokenizer")
+        tokenizer, extension = import_tokenizer(kept_tokenizer, config.special, out / "tokenizer"), None
     else:
-        tokenizer = _make_tokenizer(config, curated, out / "tokenizer", base_folder, seed, progress)
+        tokenizer, extension = _make_tokenizer(config, curated, out, base_folder, seed, progress)
     encoder = Encoder(tokenizer, _sample_texts(curated, domains))
     files = {(domain, split): curated_files(curated, domain, split) for domain in domains for split in _SPLITS}
-    total = sum(text_bytes(path) for paths in files.values() for path in paths)
-    counts: dict[str, Any] = {domain: {} for domain in domains}
     if encoder.reason:
         progress.say(f"  tokenize: tokenizers itself encodes, several times slower: {encoder.reason}")
+    counts = _write_domains(config, files, out, encoder, tokenizer.vocab_size, seed, progress)
+    result = {
+        "tokenizer": _describe(config, tokenizer, encoder, extension),
+        "domains": counts,
+        "seconds": round(time.monotonic() - started, 3),
+        "cpu_seconds": round(time.process_time() - cpu_started, 3),
+    }
+    if extension:
+        heldout = {key: paths for key, paths in files.items() if key[1] == "heldout"}
+        base = _write_base(config, heldout, out / BASE_FOLDER, extension, seed, progress)
+        for domain, splits in counts.items():
+            splits["heldout"]["base_tokens_per_byte"] = base[domain]["heldout"]["tokens_per_byte"]
+    write_json(out / "tokens.json", result)
+    return result
+
+
+def _write_domains(
+    config: TokenizerConfig,
+    files: dict[tuple[str, str], list[Path]],
+    out: Path,
+    encoder: Encoder,
+    vocab_size: int,
+    seed: int,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Encodes files by (domain, split) into shards; returns what tokens.json says of the domains."""
+    counts: dict[str, Any] = {domain: {} for domain, _ in files}
+    total = sum(text_bytes(path) for paths in files.values() for path in paths)
     with (
         progress.task("tokenize", total, "bytes") as task,
         ThreadPoolExecutor(config.threads or available_cores()) as pool,
@@ -72,28 +104,45 @@ def tokenize(
         for (domain, split), paths in files.items():
             # Held-out text is measured, all of it alike.
             encoded = _encoded(paths, encoder, pool, config.weights if split == "train" else [])
-            shuffle = _make_shuffle(config, out / domain, split, tokenizer.vocab_size, paths, seed)
-            counts[domain][split] = _write_split(out / domain, split, tokenizer.vocab_size, encoded, shuffle, task)
-    result = {
-        "tokenizer": _describe(config, tokenizer, encoder),
-        "domains": counts,
-        "seconds": round(time.monotonic() - started, 3),
-        "cpu_seconds": round(time.process_time() - cpu_started, 3),
-    }
-    write_json(out / "tokens.json", result)
-    return result
+            shuffle = _make_shuffle(config, out / domain, split, vocab_size, paths, seed)
+            counts[domain][split] = _write_split(out / domain, split, vocab_size, encoded, shuffle, task)
+    return counts
+
+
+def _write_base(
+    config: TokenizerConfig,
+    heldout: dict[tuple[str, str], list[Path]],
+    out: Path,
+    extension: Extension,
+    seed: int,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Held-out documents in the tokens of the tokenizer that was extended, and what new rows begin as."""
+    old = extension.old
+    encoder = Encoder(old)
+    counts = _write_domains(config, heldout, out, encoder, old.vocab_size, seed, progress)
+    mean_rows(extension.facts["init"], old.vocab_size, extension.parts).write(out / ROWS_FILE)
+    write_json(out / "tokens.json", {"tokenizer": _describe(config, old, encoder, None), "domains": counts})
+    return counts
 
 
 def _make_tokenizer(
     config: TokenizerConfig, curated: Path, out: Path, base_folder: Path | None, seed: int, progress: Progress
-) -> Tokenizer:
+) -> tuple[Tokenizer, Extension | None]:
+    folder = out / "tokenizer"
     if config.train:
-        return train_tokenizer(config.train, config.special, curated, out, seed=seed, progress=progress)
-    if config.path:
-        return import_tokenizer(config.path, config.special, out)
-    if base_folder is None:
+        return train_tokenizer(config.train, config.special, curated, folder, seed=seed, progress=progress), None
+    source = config.path or base_folder
+    if source is None:
         raise RecipeError("there is no tokenizer: set tokenizer.train or tokenizer.path, or give a base checkpoint")
-    return import_tokenizer(base_folder, config.special, out)
+    if not config.extend:
+        return import_tokenizer(source, config.special, folder), None
+    old = import_tokenizer(source, config.special, out / BASE_FOLDER / "tokenizer")
+    samples = _sample_texts(curated, curated_domains(curated))
+    extension = extend_tokenizer(
+        config.extend, config.special, old, curated, folder, seed=seed, samples=samples, progress=progress
+    )
+    return extension.tokenizer, extension
 
 
 def _sample_texts(curated: Path, domains: list[str]) -> Iterator[str]:
@@ -171,9 +220,11 @@ def _write_split(
     }
 
 
-def _describe(config: TokenizerConfig, tokenizer: Tokenizer, encoder: Encoder) -> dict[str, Any]:
+def _describe(
+    config: TokenizerConfig, tokenizer: Tokenizer, encoder: Encoder, extension: Extension | None
+) -> dict[str, Any]:
     return {
-        "kind": "trained" if config.train else "loaded",
+        "kind": "trained" if config.train else "extended" if extension else "loaded",
         "fingerprint": fingerprint_file(tokenizer.folder / "tokenizer.json"),
         "vocab_size": tokenizer.vocab_size,
         "eod": tokenizer.eod,
@@ -181,4 +232,5 @@ def _describe(config: TokenizerConfig, tokenizer: Tokenizer, encoder: Encoder) -
         "fim": tokenizer.fim,
         "encoder": encoder.name,
         "encoder_reason": encoder.reason,
+        **({"extends": extension.facts} if extension else {}),
     }

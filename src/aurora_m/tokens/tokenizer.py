@@ -5,16 +5,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
 import tokenizers
 from tokenizers import AddedToken, decoders, models, pre_tokenizers, trainers
 
 from aurora_m.workspace import DataError, Progress, RecipeError, Task, format_count, read_json, write_json
 
 from .config import SpecialTokens, TokenizerTrainConfig
-from .curated import curated_files, read_rows, text_bytes
-from .order import draws, named_key
+from .sample import sample_documents
 
 _TOKENIZER_FILE, _CONFIG_FILE, _MAP_FILE = "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"
 _EXTRA_FILES = ("chat_template.jinja",)
@@ -138,7 +135,10 @@ def train_tokenizer(
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    samples = {domain: _sample(curated, domain, config.bytes_per_domain, seed) for domain in config.domains}
+    samples = {
+        domain: sample_documents(curated, domain, config.bytes_per_domain, seed, "tokenizer.train.domains")
+        for domain in config.domains
+    }
     with progress.task("tokenizer", unit="bytes", total=None) as task:
         backend.train_from_iterator(_counted(samples, task), trainer)
     if backend.get_vocab_size() < config.vocab_size:
@@ -152,31 +152,14 @@ def train_tokenizer(
     return load_tokenizer(out, special)
 
 
-def _sample(curated: Path, domain: str, wanted_bytes: int, seed: int) -> Iterator[str]:
-    """Documents drawn evenly over the domain's files until `wanted_bytes` are reached, always the same ones."""
-    files = curated_files(curated, domain, "train")
-    if not files:
-        raise DataError(
-            f"tokenizer.train.domains names '{domain}', which has no curated documents in {curated / domain}; "
-            "curate it or leave it out"
-        )
-    return _draw_documents(files, domain, wanted_bytes, seed)
-
-
-def _draw_documents(files: list[Path], domain: str, wanted_bytes: int, seed: int) -> Iterator[str]:
-    # A little over the share wanted, as sizes vary; the count below cuts the surplus.
-    share = 1.05 * wanted_bytes / max(sum(map(text_bytes, files)), 1)
-    key = named_key("tokenizer", seed, domain)
-    taken = row = 0
-    for file in files:
-        for batch in read_rows(file, ["text"]):
-            chosen = draws(np.arange(row, row + len(batch)), 1, key)[:, 0] < share
-            row += len(batch)
-            for text in batch["text"].filter(pa.array(chosen)).to_pylist():
-                yield text
-                taken += len(text.encode())
-                if taken >= wanted_bytes:
-                    return
+def write_tokenizer(backend: tokenizers.Tokenizer, out: Path, like: Tokenizer) -> None:
+    """Writes a tokenizer with the configuration and the chat template of another."""
+    out.mkdir(parents=True, exist_ok=True)
+    backend.save(str(out / _TOKENIZER_FILE))
+    _write_config(out, like.eod, _read_config(like.folder))
+    for name in _EXTRA_FILES:
+        if (like.folder / name).is_file():
+            shutil.copyfile(like.folder / name, out / name)
 
 
 def _counted(samples: dict[str, Iterator[str]], task: Task) -> Iterator[list[str]]:

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from .trackers import check_trackers
     from .trainer import Loop, run_phase
     from .trials import Trials, probe
+    from .vocabulary import chosen_documents
 
 
 __all__ = [
@@ -75,6 +76,7 @@ __all__ = [
     "check_model",
     "check_trackers",
     "checkpoint_activations",
+    "chosen_documents",
     "clip_gradients",
     "decoder_loss",
     "describe_plan",
@@ -166,6 +168,7 @@ __getattr__ = lazy_exports(
         "score_heldout": "ledger",
         "segment_of": "schedule",
         "set_aside": "chain",
+        "chosen_documents": "vocabulary",
         "train": "stage",
     },
 )

@@ -360,7 +360,8 @@ class TrainConfig(Section):
     `final_phase`: whose model is tuned, evaluated and released (default: the last of the list).
     `activation_checkpointing`: what a layer keeps for its backward pass; the rest is computed again. `selective` keeps
     what matrix products and attention return, `full` only the layer's input. `float8`: the layers' matrix products are
-    computed in it, scaled by tensor or by row, on GPUs that can.
+    computed in it, scaled by tensor or by row, on GPUs that can. `embeddings_first`: for so many tokens, within the
+    first phase, only the rows of tokens learn (embedding and head); such a step takes as long as any other.
     """
 
     phases: list[PhaseConfig] = Field(min_length=1)
@@ -374,6 +375,7 @@ class TrainConfig(Section):
     compile: bool = False
     micro_batch: PositiveInt | None = None
     activation_checkpointing: ActivationCheckpointing = "none"
+    embeddings_first: Annotated[Count, Field(gt=0)] | None = None
     fim: FimConfig | None = None
     lora: LoraConfig | None = None
     merge: Annotated[MergeConfig | None, BeforeValidator(parse_merge)] = None
@@ -400,6 +402,13 @@ class TrainConfig(Section):
             raise ValueError(f"phase name {reserved.pop()!r} is taken by a folder of the train stage; choose another")
         if "base" in names[1:]:
             raise ValueError(f"phase base trains from scratch and must come first, not after {names[0]}")
+        if (self.embeddings_first or 0) > self.phases[0].tokens:
+            raise ValueError(
+                f"embeddings_first {self.embeddings_first} is more than the {self.phases[0].tokens} tokens of phase "
+                f"{names[0]}; shorten it"
+            )
+        if self.embeddings_first and (self.lora or self.parallel.pipeline > 1):
+            raise ValueError("embeddings_first does not go with lora, nor with parallel.pipeline above 1")
         if self.phases[0].lr.continues:
             raise ValueError(f"phase {names[0]}: lr.continues needs a phase before it; give lr.peak instead")
         if self.final_phase is not None and self.final_phase not in names:

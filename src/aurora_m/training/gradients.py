@@ -17,6 +17,13 @@ def settle_gradients(parameters: list[nn.Parameter]) -> None:
             parameter.grad = gradient.redistribute(placements=parameter.placements)  # type: ignore[attr-defined]
 
 
+def keep_only_embeddings(model: nn.Module) -> None:
+    """Drops all gradients but those of the rows of tokens, so that a step leaves the rest and its moments alone."""
+    for name, parameter in model.named_parameters():
+        if name not in ("embed_tokens.weight", "head.weight"):
+            parameter.grad = None
+
+
 def local_tensor(tensor: Tensor) -> Tensor:
     """This rank's shard of a DTensor; any other tensor itself."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor

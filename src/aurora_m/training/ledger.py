@@ -70,6 +70,7 @@ def score_heldout(
     batch_size: int | None = None,
     precision: Literal["auto", "float32", "bfloat16"] = "auto",
     ranks: Ranks = SINGLE,
+    chosen: dict[str, np.ndarray] | None = None,
 ) -> dict[str, HeldoutScore]:
     """Scores the held-out documents of each domain, packed into windows of `sequence_length`, every token once.
 
@@ -79,6 +80,7 @@ def score_heldout(
             domain without a number, all.
         batch_size: windows per forward pass; None for about 4,096 tokens.
         ranks: those that score together; each data rank takes its share of the batches.
+        chosen: the numbers of the documents to score, by domain, in place of those `heldout_tokens` takes.
 
     Raises:
         DataError: a domain has no held-out shards, or they are damaged.
@@ -98,6 +100,7 @@ def score_heldout(
                 heldout_tokens.get(domain) if isinstance(heldout_tokens, dict) else heldout_tokens,
                 precision,
                 ranks,
+                (chosen or {}).get(domain),
             )
             for domain in domains
         }
@@ -116,10 +119,11 @@ def _score_domain(
     heldout_tokens: int | None,
     precision: Literal["auto", "float32", "bfloat16"],
     ranks: Ranks,
+    chosen: np.ndarray | None,
 ) -> HeldoutScore:
     device = next(model.parameters()).device
     dtype = resolve_precision(precision, device)
-    batches = heldout_batches(documents, sequence_length, batch_size, eod_id, heldout_tokens)
+    batches = heldout_batches(documents, sequence_length, batch_size, eod_id, heldout_tokens, chosen)
     nats = np.zeros(documents.documents)
     scored_tokens = 0
     for batch, is_own in _dealt(batches, ranks):
@@ -194,13 +198,16 @@ def ledger_rows(
     tokens: int,
     reference_step: int,
     base_bits: dict[str, np.ndarray] | None = None,
+    base_bpb: dict[str, float] | None = None,
 ) -> list[dict[str, Any]]:
-    """One row per domain, compared with the rows of `reference_step`; null where that step is still to come.
+    """One row per domain, compared with `base_bpb` or the rows of `reference_step`; null where that is still to come.
 
     `base_bits`: those of each held-out document at the reference step, where they are known; the change's error needs
     them.
     """
-    if step == reference_step:
+    if base_bpb is not None:
+        pass
+    elif step == reference_step:
         base_bpb = {domain: score.bpb for domain, score in scores.items()}
     else:
         base_bpb = {row["domain"]: row["bpb"] for row in earlier if row["step"] == reference_step}

@@ -19,7 +19,7 @@ from aurora_m.model import (
     load_weights,
     read_config,
 )
-from aurora_m.tokens import LastingDocuments, TrainBatches, check_shares
+from aurora_m.tokens import BASE_FOLDER, ROWS_FILE, LastingDocuments, TrainBatches, check_shares
 from aurora_m.workspace import DataError, Progress, RecipeError, read_json, write_json
 
 from .activation_checkpointing import checkpoint_activations
@@ -49,6 +49,7 @@ from .steering import check_guarded, open_steering, refuse_given_up, write_decis
 from .telemetry import MetricsFile
 from .trackers import Trackers, check_trackers
 from .trainer import Loop, export_model, run_phase
+from .vocabulary import UNTOUCHED, extends_base, refuse_adapters, start_extended
 
 _MANY_EPOCHS = 4  # beyond this, repeated text teaches little (Muennighoff et al. 2023)
 
@@ -109,21 +110,44 @@ def _train(
     torch.manual_seed(seed)
     dtype = resolve_precision(config.precision, device)
     vocab_size = facts["tokenizer"]["vocab_size"]
-    whole = build_model(config, base, base_folder, vocab_size, seed, empty=not ranks.alone)
-    parameters = count_parameters(whole)
-    if device.type == "cuda":
-        whole.attention_kernel = choose_attention(whole.config, config, device, dtype, progress)
-    if config.lora:
-        add_adapters(whole, config.lora, seed, dtype)
-    model = place_model(whole, config, device, ranks, base_folder, dtype, seed)
 
     # ---- what a changed recipe, or changed documents, mean for what is there
     start = run_start(config, base, base_folder, tokens, seed)
     if base_rate is not None:
         start["base_rate"] = base_rate
-    with ranks.agreed():
-        shards = settle(config, start, tokens, out, facts, progress) if ranks.is_main else {}
-    shards = ranks.from_main(shards)
+
+    def settled() -> dict[str, str]:
+        with ranks.agreed():
+            own = settle(config, start, tokens, out, facts, progress) if ranks.is_main else {}
+        return ranks.from_main(own)
+
+    shards = None
+    start_folder, untouched_bpb = base_folder, None
+    if base_folder is not None and extends_base(facts, base_folder):
+        own_size = facts["tokenizer"]["extends"]["vocab_size"]
+        build_model(config, base, base_folder, own_size, seed, empty=True)  # refuses before anything is moved
+
+        def make_untouched() -> Decoder | Pipeline:
+            model = build_model(config, base, base_folder, own_size, seed, empty=not ranks.alone)
+            if device.type == "cuda":
+                model.attention_kernel = choose_attention(model.config, config, device, dtype, progress)
+            return place_model(model, config, device, ranks, base_folder, dtype, seed)
+
+        refuse_adapters(config)
+        shards = settled()
+        mark = chain_fingerprints(start, config.phases)[0]
+        start_folder, untouched_bpb = start_extended(
+            config, base_folder, tokens, facts, out, mark, seed, ranks, make_untouched
+        )
+    whole = build_model(config, base, start_folder, vocab_size, seed, empty=not ranks.alone)
+    parameters = count_parameters(whole)
+    if device.type == "cuda":
+        whole.attention_kernel = choose_attention(whole.config, config, device, dtype, progress)
+    if config.lora:
+        add_adapters(whole, config.lora, seed, dtype)
+    model = place_model(whole, config, device, ranks, start_folder, dtype, seed)
+    if shards is None:
+        shards = settled()
 
     # ---- where the run stands
     batches = open_batches(config, tokens, out, facts, seed)
@@ -164,7 +188,7 @@ def _train(
             precision=config.precision,
             ranks=ranks,
         )
-        if state.step == reference_step:
+        if state.step == reference_step and untouched_bpb is None:
             base_bits = {domain: score.bits for domain, score in scores.items() if score.bits is not None}
             if ranks.is_main:
                 write_base_bits(base_bits, out / "base_bits.npz")
@@ -176,6 +200,7 @@ def _train(
             tokens=state.tokens,
             reference_step=reference_step,
             base_bits=base_bits,
+            base_bpb=untouched_bpb,
         )
         state.ledger += rows
         if trackers is not None:
@@ -206,10 +231,11 @@ def _train(
         if first is not None and missing and not ranks.alone:
             progress.say(f"warning: {', '.join(missing)} have no base to compare with; one process alone measures it")
         elif first is not None and missing:
-            rows, bits = score_reference(config, out, reference, missing, heldout_length, first, device)
+            rows, bits = score_reference(config, out, reference, missing, heldout_length, first, device, untouched_bpb)
             later_references.extend(rows)
-            base_bits.update(bits)
-            write_base_bits(base_bits, out / "base_bits.npz")
+            if untouched_bpb is None:
+                base_bits.update(bits)
+                write_base_bits(base_bits, out / "base_bits.npz")
         have = {row["domain"] for row in state.ledger if row["step"] == reference_step}
         if first is not None:
             state.ledger += [row for row in later_references if row["domain"] not in have]
@@ -244,6 +270,8 @@ def _train(
         begin=begin,
         branches=course.branches(),
         trackers=trackers,
+        embeddings_first=config.embeddings_first or 0,
+        first_new_id=facts["tokenizer"]["extends"]["first_new_id"] if untouched_bpb is not None else None,
         ignored=ignored_tokens(config.phases, tokens / "tokenizer"),
     )
     with trackers or nullcontext():
@@ -266,7 +294,7 @@ def _train(
         add_joules(joules, [end.get("phase_joules", {})])
     trained = sum(sum(end["phase_tokens_by_domain"].values()) for end in ends)
     result = {
-        "base_model": f"{reference}/model",
+        "base_model": UNTOUCHED if untouched_bpb is not None else f"{reference}/model",
         "final_model": f"{final}/model",
         "final_phase": final,
         "phases": [end["finished"][-1] for end in ends],
@@ -292,16 +320,19 @@ def score_reference(
     heldout_length: int,
     first: dict[str, Any],
     device: torch.device,
+    base_bpb: dict[str, float] | None = None,
 ) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
     """The ledger's rows of the reference model on more domains, and the bits of their documents; `first` is one of its
-    rows."""
+    rows. `base_bpb`: what it is compared with, where that is not itself."""
     model = load_model(out / reference / "model").to(device)
     scores = score_heldout(
         model, out / "heldout", domains, heldout_length, config.ledger.heldout_tokens, precision=config.precision
     )
     bits = {domain: score.bits for domain, score in scores.items() if score.bits is not None}
     place = {key: first[key] for key in ("phase", "step", "tokens")}
-    return ledger_rows([], scores, reference_step=first["step"], base_bits=bits, **place), bits
+    return ledger_rows(
+        [], scores, reference_step=first["step"], base_bits=None if base_bpb else bits, base_bpb=base_bpb, **place
+    ), bits
 
 
 def open_trackers(config: TrainConfig, out: Path, chain: Chain, progress: Progress) -> Trackers | None:
@@ -457,7 +488,7 @@ def build_model(
     if vocab_size > model.config.vocab_size:
         raise RecipeError(
             f"the tokenizer has {vocab_size} tokens and the base model {model.config.vocab_size}; "
-            "use the base model's own tokenizer (leave tokenizer.train and tokenizer.path out)"
+            "use the base model's own tokenizer (leave tokenizer.train and tokenizer.path out), or tokenizer.extend"
         )
     for phase in config.phases:
         if phase.sequence_length > model.config.max_positions:
@@ -496,10 +527,12 @@ def run_start(
     """What every phase's result depends on. Machine, threads, compilation, micro batches change rounding only; of the
     documents each phase takes those there are.
     """
+    rows = tokens / BASE_FOLDER / ROWS_FILE
     return {
         **start_settings(config, seed),
         "base": fingerprint_large(base_folder) if base_folder else base.model_dump(mode="json"),
         "tokenizer": fingerprint_large(tokens / "tokenizer", ("tokenizer.json",)),
+        **({"new_rows": fingerprint_large(rows.parent, (ROWS_FILE,))} if base_folder and rows.exists() else {}),
     }
 
 
@@ -541,6 +574,7 @@ def start_settings(config: TrainConfig, seed: int) -> dict[str, Any]:
         "heldout_tokens": config.ledger.heldout_tokens,
         **({"lora": config.lora.model_dump(mode="json")} if config.lora else {}),
         **({"float8": config.float8} if config.float8 else {}),
+        **({"embeddings_first": config.embeddings_first} if config.embeddings_first else {}),
     }
 
 

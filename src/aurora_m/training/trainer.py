@@ -26,7 +26,7 @@ from .device import auto_micro_batch, autocast, pipelined_micro_batch
 from .energy import describe_energy
 from .feed import Feed
 from .gather import gather_tensors
-from .gradients import clip_gradients
+from .gradients import clip_gradients, keep_only_embeddings
 from .guardian import documents_of, reason_of
 from .interrupt import EXIT_STOPPED_BY_SCHEDULER, StoppedByUser, StopRequest, stop_requests
 from .last_rate import write_last_rate
@@ -74,6 +74,10 @@ class Loop:
     branches: Mapping[str, Sequence[int]] = field(default_factory=dict)
     """By phase, the tokens of the run at which other phases branch from it: checkpoints are written there, and kept."""
     trackers: Trackers | None = None
+    embeddings_first: int = 0
+    """For so many tokens of the run only the rows of tokens learn."""
+    first_new_id: int | None = None
+    """Where an extended tokenizer's new tokens begin: their loss is told apart."""
     ignored: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Ids of tokens that the loss leaves out, by phase."""
 
@@ -135,7 +139,12 @@ def _run_steps(
         batch = weigh(feed.next(), phase.loss, loop.ignored.get(phase.name))
         step_tokens = batch.targets.size
         micro_batch = _micro_batch(state.model, batch, loop, device, ranks)
-        nll = accumulate_gradients(state.model, batch, micro_batch, loop.dtype, ranks)
+        split = () if loop.first_new_id is None else (loop.first_new_id,)
+        nll = accumulate_gradients(state.model, batch, micro_batch, loop.dtype, ranks, *split)
+        nll, new_nll = (nll[:, 0], nll[:, 1]) if nll.dim() == 2 else (nll, None)
+        embeddings_only = state.tokens < loop.embeddings_first
+        if embeddings_only:
+            keep_only_embeddings(state.model)
         loss = mean_loss(batch, nll)
         grad_norm = clip_gradients(list(state.model.parameters()), loop.clip, ranks)
 
@@ -149,7 +158,11 @@ def _run_steps(
         # ---- counts; the figures of the step before, which the device has ready by now
         ended = time.monotonic()
         state.count(tokens_by_domain(batch), ended - began)
+        if embeddings_only and state.tokens >= loop.embeddings_first:
+            state.guardian.forget()  # from here on norms are of all gradients
         step = _Step(state, batch, rate, ended - began, feed.waited_seconds - waited, loss, grad_norm, bad, nll)
+        if new_nll is not None and loop.first_new_id is not None:
+            step.tell_new_apart(new_nll.sum(), loop.first_new_id)
         if state.writer.seconds > held_up:
             step.row["checkpoint_seconds"] = round_figures(state.writer.seconds - held_up)
         began, waited, held_up = ended, feed.waited_seconds, state.writer.seconds
@@ -230,6 +243,7 @@ class _Step:
         nll: Tensor,
     ) -> None:
         self.batch = batch
+        self._new: tuple[Tensor, int] | None = None
         self.row = {
             "kind": "step",
             "phase": state.phase,
@@ -251,6 +265,20 @@ class _Step:
             self._copied = torch.cuda.Event()
             self._copied.record()
 
+    def tell_new_apart(self, nll: Tensor, first_new_id: int) -> None:
+        """Notes the summed loss of the targets that are new tokens; read with the row, one step later."""
+        count = int((self.batch.targets >= first_new_id).sum())
+        self._new = nll.detach(), count
+
+    def losses_apart(self, nll: float) -> dict[str, float]:
+        """Mean loss of new and of old tokens, of those that there are; `nll`: the sum of all. After `figures`."""
+        if self._new is None:
+            return {}
+        new_nll, new_count = float(self._new[0]), self._new[1]
+        old_count = int(valid_targets(self.batch).sum()) - new_count
+        found = {"loss_new_tokens": (new_nll, new_count), "loss_old_tokens": (nll - new_nll, old_count)}
+        return {name: total / count for name, (total, count) in found.items() if count}
+
     def figures(self) -> tuple[float, float, bool, list[float]]:
         """Loss, gradient norm, whether the step was left out, and the losses of the sequences; waits for them."""
         if self._copied is not None:
@@ -270,7 +298,8 @@ def _note(step: _Step, state: TrainingState, metrics: MetricsFile) -> None:
         return
     state.bad_steps.clear()
     state.last_loss = loss
-    metrics.write({**step.row, "loss": loss, "grad_norm": grad_norm, "loss_by_domain": loss_by_domain(step.batch, nll)})
+    losses = {"loss_by_domain": loss_by_domain(step.batch, nll)} | step.losses_apart(sum(nll))
+    metrics.write({**step.row, "loss": loss, "grad_norm": grad_norm, **losses})
 
 
 def export_model(
@@ -340,13 +369,19 @@ def _phase_row(state: TrainingState, phase: PhaseConfig, final_loss: float | Non
 
 # ----------------------------------------------------------------------------------------------- one step
 def accumulate_gradients(
-    model: Decoder | Pipeline, batch: Batch, micro_batch: int, dtype: torch.dtype, ranks: Ranks = SINGLE
+    model: Decoder | Pipeline,
+    batch: Batch,
+    micro_batch: int,
+    dtype: torch.dtype,
+    ranks: Ranks = SINGLE,
+    first_new_id: int | None = None,
 ) -> Tensor:
     """Gradients of the weighted mean loss over all valid tokens of `batch`, a few sequences at a time.
 
     Every micro batch is scaled by the weights of the whole step's valid tokens, so how a step is split does not weigh
     it differently. All ranks bring the same batch, and each works on its own part. Returns the negative log-likelihood
-    of each sequence in nats, float64[B], on the device, the same on all ranks.
+    of each sequence in nats, float64[B], on the device, the same on all ranks. With `first_new_id` it is [B, 2] and the
+    second column that of the targets from this id on; not where the model is a pipeline.
     """
     device = next(model.parameters()).device
     own = ranks.own_sequences(len(batch.domains))
@@ -357,20 +392,26 @@ def accumulate_gradients(
         torch.from_numpy(array[own]).to(device, non_blocking=True)
         for array in (batch.input_ids, batch.targets, batch.positions, batch.document_ids)
     )
-    backward = model.backward if isinstance(model, Pipeline) else partial(_backward, model)
+    backward = model.backward if isinstance(model, Pipeline) else partial(_backward, model, first_new_id)
     nll = backward(arrays, micro_batch, scale, dtype)
     if ranks.alone:
         return nll
-    nll_of_sequences = torch.zeros(len(batch.domains), dtype=torch.float64, device=device)
+    nll_of_sequences = torch.zeros((len(batch.domains), *nll.shape[1:]), dtype=torch.float64, device=device)
     nll_of_sequences[own] = nll
     return ranks.sum(nll_of_sequences, "data", "pipeline")
 
 
 def _backward(
-    model: Decoder, arrays: tuple[Tensor, ...], micro_batch: int, scale: float | Tensor, dtype: torch.dtype
+    model: Decoder,
+    first_new_id: int | None,
+    arrays: tuple[Tensor, ...],
+    micro_batch: int,
+    scale: float | Tensor,
+    dtype: torch.dtype,
 ) -> Tensor:
     """Adds the gradients of `scale` (one, or one a sequence) times the summed loss of these sequences; returns the nll
-    of each (B,), float64."""
+    of each (B,), float64. With `first_new_id` (B, 2): that of the targets from this id on beside it.
+    """
     nll = []
     parts = zip(*(array.split(micro_batch) for array in arrays), strict=True)
     scales = scale.split(micro_batch) if isinstance(scale, Tensor) else repeat(scale)
@@ -379,7 +420,11 @@ def _backward(
             hidden = model(ids, positions=positions, document_ids=document_ids)
             loss, token_nll = decoder_loss(model, hidden, targets, factor)
         loss.backward()
-        nll.append(token_nll.sum(dim=1, dtype=torch.float64))
+        sums = token_nll.sum(dim=1, dtype=torch.float64)
+        if first_new_id is not None:
+            new = token_nll.where(targets >= first_new_id, 0.0).sum(dim=1, dtype=torch.float64)
+            sums = torch.stack([sums, new], dim=1)
+        nll.append(sums)
     return torch.cat(nll)
 
 
