@@ -125,5 +125,5 @@ def test_the_card_says_how_guarded_domains_ended(tmp_path):
     row = {"phase": "CAP", "tokens": 3_600_000, "progress": 1.0, "infeasible": [], "domains": {"en": look}}
     (run / "train" / "guardrails.jsonl").write_text(json.dumps(row) + "\n")
     card = model_card(CONFIG, read_facts(run), read_json(run / "recipe.json"), SUMMARY)
-    assert re.search(r"\| CAP \| en \| \+1.0% \| \+1.2% \| no \|", card)
+    assert re.search(r"\| CAP \| en \| \+1\.0+% \| \+1\.20*% \| no \|", card), re.findall(r".*CAP \| en.*", card)
     assert_tables_are_whole(card)

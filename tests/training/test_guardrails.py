@@ -62,7 +62,10 @@ class Plant:
             self.end = {}
             for domain, (a, b, c, k) in self.constants.items():
                 for _ in range(4):
-                    slope = a * (1 - total) - (b + c * shares.get(domain, 0.0)) * forgotten[domain]
+                    slope = (
+                        a * (1 - total) * np.sqrt(rates[step - 1] * factor)
+                        - (b + c * shares.get(domain, 0.0)) * forgotten[domain]
+                    )
                     forgotten[domain] += slope * progress[step - 1] * factor / 4
                 self.end[domain] = float(np.expm1(forgotten[domain] + k * rates[step - 1] * factor))
                 self.worst[domain] = max(self.worst[domain], self.end[domain])
@@ -165,7 +168,8 @@ def test_a_belief_forecasts_a_plant_within_its_interval(constants, share):
     forgotten, path = 0.0, []
     for progress, one in zip(course.progress, rate, strict=True):
         decay = b + c * share
-        forgotten = a * (1 - share) / decay + (forgotten - a * (1 - share) / decay) * np.exp(-decay * progress)
+        rest = a * (1 - share) * np.sqrt(one) / decay
+        forgotten = rest + (forgotten - rest) * np.exp(-decay * progress)
         path.append(forgotten + k * one)
     first = Course(*(part[: n // 2] for part in (course.progress, course.rate, course.own, course.all_replay)))
     second = Course(*(part[n // 2 :] for part in (course.progress, course.rate, course.own, course.all_replay)))
