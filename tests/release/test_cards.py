@@ -122,7 +122,7 @@ def test_ordinary_names_stay_readable():
 def test_the_card_says_how_guarded_domains_ended(tmp_path):
     run = make_run(tmp_path / "run")
     look = {"change": 0.012, "budget": 0.01, "share": 0.1, "share_before": 0.1}
-    row = {"phase": "CAP", "tokens": 3_600_000, "progress": 1.0, "infeasible": [], "domains": {"en": look}}
+    row = {"phase": "CAP", "tokens": 3_596_288, "progress": 1.0, "infeasible": [], "domains": {"en": look}}
     (run / "train" / "guardrails.jsonl").write_text(json.dumps(row) + "\n")
     card = model_card(CONFIG, read_facts(run), read_json(run / "recipe.json"), SUMMARY)
     assert re.search(r"\| CAP \| en \| \+1\.0+% \| \+1\.20*% \| no \|", card), re.findall(r".*CAP \| en.*", card)
