@@ -35,7 +35,7 @@ from forgetting_strategies import NEW, OLD, STRATEGIES, Scale, Strategy, base_ph
 from aurora_m.model import ArchitectureConfig, BaseConfig, load_model
 from aurora_m.pipeline import run as run_recipe
 from aurora_m.recipe import Recipe
-from aurora_m.tokens import DomainTokens, heldout_batches, tokenize
+from aurora_m.tokens import DomainTokens, TokenizerConfig, heldout_batches, tokenize
 from aurora_m.training import TrainConfig, score_heldout, train
 from aurora_m.training.ledger import change_against, read_base_bits, write_base_bits
 from aurora_m.workspace import Progress, atomic_path, read_json
@@ -86,9 +86,32 @@ def prepare(data: Path, work: Path) -> None:
     loaded = Recipe.load(recipe)
     run = run_recipe(loaded, runs=work / "corpora", only="curate", progress=Progress(quiet=True))
     if (work / "tokens" / "tokens.json").exists():
+        extend(work)
         return
     cut(run / "curated", work / "cut")
     tokenize(loaded.tokenizer, work / "cut", work / "tokens", seed=1, progress=Progress(quiet=True))
+    extend(work)
+
+
+def extend(work: Path) -> None:
+    """The corpora in the vocabulary with new tokens; held-out text is what judges, all of it and in the same order."""
+    if (work / "tokens-extended" / "tokens.json").exists():
+        return
+    for path in sorted((work / "cut").glob("*/*-*.parquet")):
+        domain, target = path.parent.name, work / "cut-extended" / path.parent.name / path.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        table = pl.read_parquet(path)
+        if path.name.startswith("heldout"):
+            table = table[judges_of(work / "tokens", domain).tolist()]
+        table.write_parquet(target)
+    settings = {"path": str(work / "tokens" / "tokenizer"), "extend": {"domains": NEW, "new_tokens": 1000}}
+    config = TokenizerConfig.model_validate(settings)
+    tokenize(config, work / "cut-extended", work / "tokens-extended", seed=1, progress=Progress(quiet=True))
+
+
+def judges_of(tokens: Path, domain: str) -> np.ndarray:
+    """The held-out documents that are scored at the end, those of the ledger among them, by their numbers."""
+    return heldout_batches(DomainTokens(tokens, domain, "heldout"), 512, 1, 0, JUDGE_TOKENS[domain]).documents_scored
 
 
 def cut(curated: Path, out: Path) -> None:
@@ -146,9 +169,10 @@ class Job:
 
 def run_job(job: Job, work: Path, threads: int) -> None:
     """Trains, judges, and writes the result."""
-    tokens = work / "tokens"
     scale, out = scale_of(job.scale), job.folder(work)
     strategy = STRATEGIES[job.strategy] if job.strategy != "base" else None
+    extended = strategy is not None and strategy.extended
+    tokens = work / ("tokens-extended" if extended else "tokens")
     config = train_config(scale, strategy, threads)
     scratch = strategy is None or strategy.scratch
     result = train(
@@ -163,10 +187,8 @@ def run_job(job: Job, work: Path, threads: int) -> None:
         base_folder=None if scratch else job.base(work),
         progress=Progress(quiet=True),
     )
-    if strategy is None:
-        judged = judge(out / "base" / "model", None, tokens)
-    else:
-        judged = judge(out / result["final_model"], job.base(work), tokens)
+    model = out / ("base/model" if strategy is None else result["final_model"])
+    judged = judge(model, None if strategy is None else job.base(work), work / "tokens", tokens)
     used = resource.getrusage(resource.RUSAGE_SELF)
     row = {
         "scale": job.scale,
@@ -220,23 +242,25 @@ def ledger_of(out: Path) -> dict[str, Any]:
     }
 
 
-def judge(model: Path, base: Path | None, tokens: Path) -> dict[str, Any]:
-    """Bits per byte on the held-out documents that the ledger does not score, and the change against the base."""
-    scores = score_heldout(load_model(model), tokens, DOMAINS, 512, JUDGE_TOKENS, precision="float32")
+def judge(model: Path, base: Path | None, tokens: Path, own_tokens: Path) -> dict[str, Any]:
+    """Bits per byte on the held-out documents that the ledger does not score, and the change against the base.
+
+    `own_tokens` are the same documents in the model's own vocabulary, where that is another.
+    """
+    caps = JUDGE_TOKENS if own_tokens == tokens else None
+    scores = score_heldout(load_model(model), own_tokens, DOMAINS, 512, caps, precision="float32")
     before: dict[str, np.ndarray] = {}
     if base is None:
-        write_base_bits(
-            {domain: score.bits for domain, score in scores.items() if score.bits is not None}, model / BITS
-        )
+        bits = {domain: score.bits for domain, score in scores.items() if score.bits is not None}
+        write_base_bits(bits, model / BITS)
     else:
         before = read_base_bits(base / BITS)
     judged = {}
     for domain, score in scores.items():
-        documents = DomainTokens(tokens, domain, "heldout")
-        judges = heldout_batches(documents, 512, 1, 0, JUDGE_TOKENS[domain]).documents_scored
+        documents, judges = DomainTokens(tokens, domain, "heldout"), judges_of(tokens, domain)
         seen = heldout_batches(documents, 512, 1, 0, LEDGER_TOKENS[domain]).documents_scored
         others = ~np.isin(judges, seen)
-        assert score.bits is not None
+        assert score.bits is not None and len(score.bits) == len(judges)
         bits, sizes = score.bits[others], documents.bytes[judges[others]]
         judged[domain] = {"bpb": round(float(bits.sum() / sizes.sum()), 5), "documents": int(others.sum())}
         if before:

@@ -79,6 +79,8 @@ class Strategy:
     about: str
     settings: Callable[[Scale], dict[str, Any]]
     scratch: bool = False
+    extended: bool = False
+    """With 1,000 tokens for the new languages on top of the base's vocabulary."""
 
 
 def fixed(en: float, code: float, peak: float = 1e-3, **rate: Any) -> Callable[[Scale], dict[str, Any]]:
@@ -135,6 +137,17 @@ def in_halves(first: tuple[float, float], second: tuple[float, float]) -> Callab
     return settings
 
 
+# How many times fewer tokens the same text has in the extended vocabulary (`aurora-m fertility`).
+TIMES_FEWER = {"fi": 1.30, "hi": 3.02, "ja": 2.38, "vi": 1.30}
+
+
+def same_bytes(scale: Scale) -> dict[str, Any]:
+    """As even-25, of every language as much text as there, and so fewer tokens in all."""
+    parts = {domain: share / TIMES_FEWER.get(domain, 1.0) for domain, share in shares(0.125, 0.125).items()}
+    part = sum(parts.values())
+    return {"phases": [phase(scale, {domain: one / part for domain, one in parts.items()}, 1e-3, part=part)]}
+
+
 STRATEGIES: dict[str, Strategy] = {
     "none": Strategy("no replay", fixed(0, 0)),
     "even-25": Strategy("25% replay, half English, half code", fixed(0.125, 0.125)),
@@ -161,6 +174,8 @@ STRATEGIES: dict[str, Strategy] = {
     "early-25": Strategy(
         "25% replay, 7 to 18, all but a fifth of it in the first half", in_halves((0.11, 0.29), (0.03, 0.07))
     ),
+    "extended-25": Strategy("25% replay, 1,000 new tokens, as many tokens", fixed(0.125, 0.125), extended=True),
+    "extended-25-bytes": Strategy("25% replay, 1,000 new tokens, as many bytes", same_bytes, extended=True),
     "guard-1": Strategy("guardrails of 1% on English and code", guarded(0.01)),
     "guard-2": Strategy("guardrails of 2%", guarded(0.02)),
     "guard-3": Strategy("guardrails of 3%", guarded(0.03)),
