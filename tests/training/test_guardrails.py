@@ -104,7 +104,9 @@ def test_budgets_are_held_by_the_end(budget, seed):
 def test_a_larger_budget_costs_less_replay_and_a_domain_that_forgets_less_gets_less():
     plants = [Plant({"en": EN, "code": CODE}, guarded(budget)).run() for budget in (0.015, 0.03, 0.06)]
     assert plants[0].replay > plants[1].replay > plants[2].replay
-    assert all(plant.shares[-1]["en"] < plant.shares[-1]["code"] / 2 for plant in plants)
+    for plant in plants:
+        en, code = (sum(shares[domain] for shares in plant.shares) for domain in ("en", "code"))
+        assert en < code / 1.5
 
 
 def test_the_bump_of_the_raised_rate_winds_nothing_up():
@@ -256,7 +258,10 @@ def test_a_stop_changes_no_decision_and_no_bit(tokens, tmp_path, monkeypatch):
 
 def test_a_run_that_gives_up_stops_with_a_checkpoint_and_goes_on_when_told_to(tokens, tmp_path):
     config = guarded_run(budget={"aa": "0.0001%"}, ceiling=0.3)
-    hopeless = tiny_config(guardrails=config.guardrails.model_dump(), ledger={"every": 192})
+    phases = tiny_config().model_dump()["phases"]
+    phases[1]["lr"]["peak"] = 0.05  # far more is forgotten than eight held-out documents could mistake
+    settings = {"phases": phases, "ledger": {"every": 192}}
+    hopeless = tiny_config(guardrails=config.guardrails.model_dump(), **settings)
     with pytest.raises(AuroraError, match=r"guardrails: aa stands at .* Raise the budget"):
         go(tokens, tmp_path, hopeless)
     given_up = decisions(tmp_path)
@@ -264,9 +269,7 @@ def test_a_run_that_gives_up_stops_with_a_checkpoint_and_goes_on_when_told_to(to
     with pytest.raises(AuroraError, match="aa stands at"):  # again, at once, and nothing was trained
         go(tokens, tmp_path, hopeless)
     assert decisions(tmp_path) == given_up
-    goes_on = tiny_config(
-        guardrails={**config.guardrails.model_dump(), "infeasible": "continue"}, ledger={"every": 192}
-    )
+    goes_on = tiny_config(guardrails={**config.guardrails.model_dump(), "infeasible": "continue"}, **settings)
     facts = go(tokens, tmp_path, goes_on)
     assert facts["phases"][1]["steps"] == 10
     assert decisions(tmp_path)[: len(given_up)] == given_up

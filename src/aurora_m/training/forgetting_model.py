@@ -18,6 +18,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 _GUESSES = 2000
 _ROUNDS = 4  # of drawing nearer to what explains the measurements
@@ -93,9 +94,12 @@ class Standing:
         path, _ = _solve(self.belief.guesses, self.forgotten, rest)
         return path[-1], path.max(axis=0)
 
-    def probability(self, values: np.ndarray, limit: float) -> float:
-        """That a value, one of each guess, is at most `limit`."""
-        return float(self.belief.weights[values <= limit].sum())
+    def probability(self, values: np.ndarray, limit: float, error: float = 0.0) -> float:
+        """That a value, one of each guess, is at most `limit` when it is off by a normal `error`."""
+        if error <= 0:
+            return float(self.belief.weights[values <= limit].sum())
+        below = torch.special.ndtr(torch.from_numpy((limit - values) / error)).numpy()
+        return float(self.belief.weights @ below)
 
     def quantile(self, values: np.ndarray, q: float) -> float:
         order = np.argsort(values)

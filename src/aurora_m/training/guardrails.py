@@ -102,6 +102,8 @@ class Guardrails:
         past = [one for one in own if one["tokens"] < max(tokens, self.start + 1)]
         before = {domain: past[-1]["shares"].get(domain, 0.0) for domain in self.config.budget}
         factors = [(self.start, 1.0), *((row["tokens"], row["rate_factor"]) for row in earlier)]
+        # What the held-out documents say of the domain is off by as much at the end as it is now: they are the same.
+        self._errors = {row["domain"]: row["change_stderr"] or 0.0 for row in ledger if row["tokens"] <= tokens}
         standings = {domain: self._stand(domain, ledger, past, factors, tokens) for domain in self.config.budget}
         factor = factors[-1][1]
         shares, needed = self._shares(standings, tokens, factor, before)
@@ -226,7 +228,7 @@ class Guardrails:
         """That the budget is held at the end and its multiple on the way, of what replay can still do about it."""
         budget = self.config.budget[domain]
         end, worst = standing.forecast(self._rest(tokens, factor, own, all_replay))
-        held = standing.probability(end, float(np.log1p(budget)))
+        held = standing.probability(end, float(np.log1p(budget)), self._errors.get(domain, 0.0))
         if self.config.transient is None:
             return held
         limit = float(np.log1p(self.config.transient * budget))
@@ -241,7 +243,8 @@ class Guardrails:
         hopeless = []
         for domain, standing in standings.items():
             end, _ = standing.forecast(self._rest(tokens, factor, self.config.ceiling - others, self.config.ceiling))
-            if standing.probability(end, float(np.log1p(self.config.budget[domain]))) < _HOPELESS:
+            limit = float(np.log1p(self.config.budget[domain]))
+            if standing.probability(end, limit, self._errors.get(domain, 0.0)) < _HOPELESS:
                 hopeless.append(domain)
         return hopeless
 
@@ -298,7 +301,7 @@ class Guardrails:
             share_before=before[domain],
             share=shares[domain],
             needed=needed,
-            probability=standing.probability(end, float(np.log1p(budget))),
+            probability=standing.probability(end, float(np.log1p(budget)), self._errors.get(domain, 0.0)),
         )
 
 

@@ -21,7 +21,7 @@ class GuardrailsConfig(Section):
     floor: Annotated[Share, Field(ge=0, lt=1)] = 0.005
     ceiling: Annotated[Share, Field(gt=0, le=0.95)] = 0.6
     transient: Annotated[float, Field(ge=1)] | None = 3.0
-    confidence: Annotated[Share, Field(ge=0.5, lt=1)] = 0.8
+    confidence: Annotated[Share, Field(ge=0.5, lt=1)] = 0.9
     gain: Annotated[Share, Field(gt=0, le=1)] = 0.7
     deadband: Annotated[Share, Field(ge=0, lt=0.2)] = 0.01
     infeasible: Literal["stop", "continue", "lower rate"] = "stop"
