@@ -11,22 +11,24 @@ from tests.training.synthetic import tiny_base, tiny_config, write_tokens
 from tests.training.test_stage import Heard, go, ledger, metrics
 
 from aurora_m.training import PhaseConfig, StoppedByUser, TrainConfig, segment_of
+from aurora_m.training import stage as stage_module
 from aurora_m.training.forgetting_model import Course, History, Measurement, believe
 from aurora_m.training.guardrails import Guardrails
 from aurora_m.training.guardrails_config import GuardrailsConfig
+from aurora_m.training.ledger import ledger_rows
 from aurora_m.training.state import TrainingState
 from aurora_m.workspace import AuroraError, RecipeError
 
 TOKENS, PER_STEP = 1_000_000, 2048
 NOISE = 0.003
-EN, CODE = (0.15, 2.0, 60.0, 0.015), (0.45, 2.0, 40.0, 0.03)
+EN, CODE = (0.15, 2.0, 60.0, 0.015, 0.0), (0.45, 2.0, 40.0, 0.03, 0.0)
 
 
 @dataclass
 class Plant:
     """A phase whose domains follow the equation with constants of their own, solved by many small Euler steps."""
 
-    constants: dict[str, tuple[float, float, float, float]]
+    constants: dict[str, tuple[float, float, float, float, float]]
     config: GuardrailsConfig
     start_shares: dict[str, float] = field(default_factory=lambda: {"en": 0.125, "code": 0.125, "fi": 0.25, "hi": 0.5})
     measurements: int = 10
@@ -60,12 +62,11 @@ class Plant:
             total = sum(shares.get(domain, 0.0) for domain in self.constants)
             self.replay += total / phase.steps
             self.end = {}
-            for domain, (a, b, c, k) in self.constants.items():
+            for domain, (a, b, c, k, g) in self.constants.items():
                 for _ in range(4):
-                    slope = (
-                        a * (1 - total) * np.sqrt(rates[step - 1] * factor)
-                        - (b + c * shares.get(domain, 0.0)) * forgotten[domain]
-                    )
+                    drift = a * (1 - total) * np.sqrt(rates[step - 1] * factor)
+                    repair = c * shares.get(domain, 0.0) * (forgotten[domain] + g)
+                    slope = drift - b * forgotten[domain] - repair
                     forgotten[domain] += slope * progress[step - 1] * factor / 4
                 self.end[domain] = float(np.expm1(forgotten[domain] + k * rates[step - 1] * factor))
                 self.worst[domain] = max(self.worst[domain], self.end[domain])
@@ -101,6 +102,12 @@ def test_budgets_are_held_by_the_end(budget, seed):
     assert not plant.given_up
 
 
+def test_a_base_that_still_improves_needs_no_more_than_the_floor():
+    plant = Plant({"en": (0.02, 1.0, 60.0, 0.001, 0.02), "code": (0.02, 1.0, 60.0, 0.001, 0.02)}, guarded(0.02)).run()
+    assert max(plant.end.values()) < 0
+    assert plant.shares[-1]["en"] + plant.shares[-1]["code"] < 0.06
+
+
 def test_a_larger_budget_costs_less_replay_and_a_domain_that_forgets_less_gets_less():
     plants = [Plant({"en": EN, "code": CODE}, guarded(budget)).run() for budget in (0.015, 0.03, 0.06)]
     assert plants[0].replay > plants[1].replay > plants[2].replay
@@ -111,7 +118,7 @@ def test_a_larger_budget_costs_less_replay_and_a_domain_that_forgets_less_gets_l
 
 def test_the_bump_of_the_raised_rate_winds_nothing_up():
     """A domain that is over its budget in mid-phase only because the rate is high keeps no replay for it."""
-    bump = {"en": (0.02, 2.0, 60.0, 0.05), "code": (0.02, 2.0, 40.0, 0.05)}
+    bump = {"en": (0.02, 2.0, 60.0, 0.05, 0.0), "code": (0.02, 2.0, 40.0, 0.05, 0.0)}
     plant = Plant(bump, guarded(0.02, transient=None)).run()
     assert max(plant.worst.values()) > 0.04
     assert max(plant.end.values()) <= 0.02
@@ -125,7 +132,7 @@ def test_the_limit_on_the_way_buys_replay_earlier():
 
 
 def test_what_cannot_be_held_is_given_up_in_the_first_third_with_what_it_would_take():
-    hopeless = {"en": EN, "code": (1.5, 0.5, 10.0, 0.05)}
+    hopeless = {"en": EN, "code": (1.5, 0.5, 10.0, 0.05, 0.0)}
     plant = Plant(hopeless, guarded(0.01)).run()
     assert plant.given_up and plant.given_up[0][0] == "code" and plant.given_up[0][1] <= 1 / 3
     assert [domain for domain, _ in plant.given_up].count("code") == 1
@@ -134,7 +141,10 @@ def test_what_cannot_be_held_is_given_up_in_the_first_third_with_what_it_would_t
 
 
 def test_a_lower_rate_is_the_last_lever():
-    hopeless = {"en": (0.01, 0.5, 5.0, 0.3), "code": (0.01, 0.5, 5.0, 0.3)}  # almost all of it the rate's own cost
+    hopeless = {
+        "en": (0.01, 0.5, 5.0, 0.3, 0.0),
+        "code": (0.01, 0.5, 5.0, 0.3, 0.0),
+    }  # almost all of it the rate's own cost
     kept = Plant(hopeless, guarded(0.01, infeasible="continue")).run()
     lowered = Plant(hopeless, guarded(0.01, infeasible="lower rate")).run()
     assert kept.decisions[-1]["rate_factor"] == 1 > lowered.decisions[-1]["rate_factor"]
@@ -142,7 +152,7 @@ def test_a_lower_rate_is_the_last_lever():
 
 
 def test_a_lower_rate_that_would_repair_too_slowly_is_left_alone():
-    hopeless = {"en": EN, "code": (1.0, 1.0, 20.0, 0.06)}
+    hopeless = {"en": EN, "code": (1.0, 1.0, 20.0, 0.06, 0.0)}
     kept = Plant(hopeless, guarded(0.01, infeasible="continue")).run()
     lowered = Plant(hopeless, guarded(0.01, infeasible="lower rate")).run()
     assert lowered.end["code"] < kept.end["code"] + 0.005
@@ -158,19 +168,21 @@ def test_floor_and_ceiling_hold():
 
 @settings(max_examples=20, deadline=None)
 @given(
-    constants=st.tuples(st.floats(0.02, 2), st.floats(0.3, 8), st.floats(5, 200), st.floats(0.002, 0.08)),
+    constants=st.tuples(
+        st.floats(0.02, 2), st.floats(0.3, 8), st.floats(5, 200), st.floats(0.002, 0.08), st.floats(0.0, 0.02)
+    ),
     share=st.floats(0.02, 0.4),
 )
 def test_a_belief_forecasts_a_plant_within_its_interval(constants, share):
-    """From exact measurements of the first half, the end lies where 98 % of the belief does, or within 1 %."""
+    """From exact measurements of the first half, the end lies where 98 % of the belief does, or near it."""
     n = 40
     rate = np.linspace(1, 0.1, n)
     course = Course(rate / rate.sum(), rate, np.full(n, share), np.full(n, share))
-    a, b, c, k = constants
+    a, b, c, k, g = constants
     forgotten, path = 0.0, []
     for progress, one in zip(course.progress, rate, strict=True):
         decay = b + c * share
-        rest = a * (1 - share) * np.sqrt(one) / decay
+        rest = (a * (1 - share) * np.sqrt(one) - c * share * g) / decay
         forgotten = rest + (forgotten - rest) * np.exp(-decay * progress)
         path.append(forgotten + k * one)
     first = Course(*(part[: n // 2] for part in (course.progress, course.rate, course.own, course.all_replay)))
@@ -180,7 +192,8 @@ def test_a_belief_forecasts_a_plant_within_its_interval(constants, share):
     standing = believe([history]).after(history)
     end, worst = standing.forecast(second)
     low, high = standing.quantile(end, 0.01), standing.quantile(end, 0.99)
-    assert low - 0.01 <= path[-1] <= high + 0.01
+    margin = 0.01 + 0.05 * abs(path[-1])
+    assert low - margin <= path[-1] <= high + margin
     assert (worst >= end - 1e-12).all()
 
 
@@ -256,20 +269,25 @@ def test_a_stop_changes_no_decision_and_no_bit(tokens, tmp_path, monkeypatch):
     assert ledger(tmp_path / "whole") == ledger(tmp_path / "stopped")
 
 
-def test_a_run_that_gives_up_stops_with_a_checkpoint_and_goes_on_when_told_to(tokens, tmp_path):
-    config = guarded_run(budget={"aa": "0.0001%"}, ceiling=0.3)
-    phases = tiny_config().model_dump()["phases"]
-    phases[1]["lr"]["peak"] = 0.05  # far more is forgotten than eight held-out documents could mistake
-    settings = {"phases": phases, "ledger": {"every": 192}}
-    hopeless = tiny_config(guardrails=config.guardrails.model_dump(), **settings)
-    with pytest.raises(AuroraError, match=r"guardrails: aa stands at .* Raise the budget"):
+def forgetful(*arguments, **settings):
+    """The ledger of a model that loses half of what it knew of aa in CAP: a tiny one on made-up text never does."""
+    rows = ledger_rows(*arguments, **settings)
+    lost = {"change": 0.5, "change_stderr": 0.001}
+    return [row | lost if row["phase"] == "CAP" and row["domain"] == "aa" else row for row in rows]
+
+
+def test_a_run_that_gives_up_stops_with_a_checkpoint_and_goes_on_when_told_to(tokens, tmp_path, monkeypatch):
+    monkeypatch.setattr(stage_module, "ledger_rows", forgetful)
+    guardrails = {"budget": {"aa": "1%"}, "ceiling": 0.3}
+    hopeless = tiny_config(guardrails=guardrails, ledger={"every": 192})
+    with pytest.raises(AuroraError, match=r"guardrails: aa stands at \+50.0% .* Raise the budget"):
         go(tokens, tmp_path, hopeless)
     given_up = decisions(tmp_path)
-    assert given_up[-1]["infeasible"] == ["aa"]
+    assert given_up[-1]["infeasible"] == ["aa"] and given_up[-1]["progress"] <= 0.5
     with pytest.raises(AuroraError, match="aa stands at"):  # again, at once, and nothing was trained
         go(tokens, tmp_path, hopeless)
     assert decisions(tmp_path) == given_up
-    goes_on = tiny_config(guardrails={**config.guardrails.model_dump(), "infeasible": "continue"}, **settings)
+    goes_on = tiny_config(guardrails={**guardrails, "infeasible": "continue"}, ledger={"every": 192})
     facts = go(tokens, tmp_path, goes_on)
     assert facts["phases"][1]["steps"] == 10
     assert decisions(tmp_path)[: len(given_up)] == given_up

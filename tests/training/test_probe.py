@@ -15,7 +15,7 @@ from aurora_m.training.rate_course import RateCourse
 from aurora_m.training.trials import choose, guarded_phase, trial_phase
 from aurora_m.workspace import RecipeError
 
-CONSTANTS = {"en": (0.12, 2.0, 50.0, 0.01), "code": (0.4, 2.0, 40.0, 0.015)}
+CONSTANTS = {"en": (0.12, 2.0, 50.0, 0.01, 1e-9), "code": (0.4, 2.0, 40.0, 0.015, 1e-9)}
 FACTORS = (1.0, 0.4)
 
 

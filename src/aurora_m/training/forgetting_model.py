@@ -4,11 +4,13 @@ A domain's excess is y = log(bpb / base bpb). Over a phase, with progress s from
 rate r(s) as a share of its peak, the domain's own replay share u and the share U of all replay:
 
     y(s) = F(s) + K r(s)                        what the raised rate itself costs, and gives back as it falls
-    dF/ds = A (1 - U) sqrt(r) - (B + C u) F     drift by new text; what the model regains by itself, and by replay
+    dF/ds = A (1 - U) sqrt(r) - B F - C u (F + G)
 
-The root is what the experiments of docs/method.md say: as the rate falls, less is forgotten for the same progress.
+A is drift by new text, B what the model regains by itself, C what replay repairs, and G how far below the base replay
+can lead, where the base was not trained to its end. The root is what the experiments of docs/method.md say: as the rate
+falls, less is forgotten for the same progress.
 
-The four constants differ by model, domain and rate, and nobody knows them before. So some thousand guesses are drawn
+The five constants differ by model, domain and rate, and nobody knows them before. So some thousand guesses are drawn
 from a wide prior, each is run through what happened (shares, rates), and each weighs as much as it explains what was
 measured. Forecasts are those of the weighted guesses: wide while little is known, and with no state of their own that
 could wind up, since all of it is worked out anew from the measurements.
@@ -28,14 +30,14 @@ _INFORMATION = 20  # measurements of one phase count as at most so many: the equ
 
 @dataclass(frozen=True)
 class Prior:
-    """What is believed of log(A, B, C, K) before anything was measured: float64[4] and float64[4, 4]."""
+    """What is believed of log(A, B, C, K, G) before anything was measured: float64[5] and float64[5, 5]."""
 
     mean: np.ndarray
     covariance: np.ndarray
 
 
 # Its means are of a few runs of 3M parameters (docs/method.md); its spread is several times theirs.
-DEFAULT_PRIOR = Prior(np.log([0.29, 1.65, 20.0, 0.017]), np.diag([0.7, 0.6, 0.7, 0.8]) ** 2)
+DEFAULT_PRIOR = Prior(np.log([0.29, 1.65, 20.0, 0.017, 0.002]), np.diag([0.7, 0.6, 0.7, 0.8, 1.3]) ** 2)
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class History:
 
 @dataclass(frozen=True)
 class Belief:
-    """Guesses of (A, B, C, K), float64[guesses, 4], and their weights, which sum to 1."""
+    """Guesses of (A, B, C, K, G), float64[guesses, 5], and their weights, which sum to 1."""
 
     guesses: np.ndarray
     weights: np.ndarray
@@ -116,7 +118,7 @@ def believe(histories: list[History], prior: Prior = DEFAULT_PRIOR) -> Belief:
     center, spread = prior.mean, prior.covariance
     rounds = _ROUNDS if any(history.measurements for history in histories) else 1
     for turn in range(rounds):
-        logs = center + random.standard_normal((_GUESSES, 4)) @ np.linalg.cholesky(spread).T
+        logs = center + random.standard_normal((_GUESSES, len(center))) @ np.linalg.cholesky(spread).T
         guesses = np.exp(logs)
         log_weights = _log_normal(logs, prior.mean, prior.covariance) - _log_normal(logs, center, spread)
         for history in histories:
@@ -130,7 +132,7 @@ def believe(histories: list[History], prior: Prior = DEFAULT_PRIOR) -> Belief:
         if last:
             return Belief(guesses, weights)
         center = weights @ logs
-        spread = (logs - center).T @ ((logs - center) * weights[:, None]) * 1.5 + np.eye(4) * 1e-4
+        spread = (logs - center).T @ ((logs - center) * weights[:, None]) * 1.5 + np.eye(len(center)) * 1e-4
     raise AssertionError("no round was the last")
 
 
@@ -141,13 +143,13 @@ def _live(guesses: np.ndarray, history: History) -> tuple[np.ndarray, np.ndarray
 
 def _solve(guesses: np.ndarray, forgotten: np.ndarray, course: Course) -> tuple[np.ndarray, np.ndarray]:
     """y after every piece, float64[n, guesses], and F at the end; exact, as shares are constant within a piece."""
-    a, b, c, k = guesses.T
+    a, b, c, k, g = guesses.T
     path = np.empty((len(course.progress), len(guesses)))
     for piece, (progress, rate, own, all_replay) in enumerate(
         zip(course.progress, course.rate, course.own, course.all_replay, strict=True)
     ):
         decay = b + c * own
-        rest = a * (1 - all_replay) * math.sqrt(rate) / decay
+        rest = (a * (1 - all_replay) * math.sqrt(rate) - c * own * g) / decay
         forgotten = rest + (forgotten - rest) * np.exp(-decay * progress)
         path[piece] = forgotten + k * rate
     return path, forgotten
