@@ -94,7 +94,7 @@ def encode(encoder: Encoder, documents: list[str]) -> list[list[int]]:
 
 def assert_same_ids(encoder: Encoder, documents: list[str]) -> None:
     assert (encoder.name, encoder.reason) == ("compiled", None)
-    tokenizer = encoder._tokenizer
+    tokenizer = encoder.tokenizer
     expected = [[*ids, tokenizer.eod_id] for ids in tokenizer.encode_batch(documents)]
     assert encode(encoder, documents) == expected
 
@@ -136,7 +136,7 @@ def test_every_character_is_of_the_class_the_reference_gives_it(shipped, kind):
 
 def test_special_tokens_in_a_text_stay_text(shipped):
     (document,) = encode(shipped["starcoder"], ["a<|endoftext|>b"])
-    assert document.count(shipped["starcoder"]._tokenizer.eod_id) == 1
+    assert document.count(shipped["starcoder"].tokenizer.eod_id) == 1
 
 
 @pytest.mark.parametrize("kind", SHIPPED)

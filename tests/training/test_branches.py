@@ -16,7 +16,7 @@ from aurora_m.report import describe_ledger, describe_run, write_report
 from aurora_m.report.metrics import read_points
 from aurora_m.training import TrainConfig, build_segments
 from aurora_m.training.checkpoint import list_checkpoints, read_record
-from aurora_m.training.config import planned_tokens
+from aurora_m.training.lineage import planned_tokens
 from aurora_m.workspace import AuroraError, RecipeError, read_json, write_json
 
 

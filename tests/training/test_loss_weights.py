@@ -13,8 +13,8 @@ from tests.training.test_stage import go, metrics, with_phase
 from tests.training.test_trainer import fresh_model, random_batch
 from tokenizers import Tokenizer, models
 
-from aurora_m.training.config import LossConfig
 from aurora_m.training.loss_weights import ignored_tokens, loss_factors, mean_loss, weigh
+from aurora_m.training.phase_config import LossConfig
 from aurora_m.training.trainer import accumulate_gradients, loss_by_domain
 from aurora_m.workspace import RecipeError
 

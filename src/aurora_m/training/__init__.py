@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 from ..workspace import lazy_exports
 from .config import (
     CheckpointConfig,
-    LearningRate,
     LedgerConfig,
     OptimizerConfig,
     ParallelConfig,
@@ -14,6 +13,7 @@ from .config import (
     TrainConfig,
 )
 from .merge_config import MergeConfig
+from .phase_config import LearningRate
 
 if TYPE_CHECKING:
     from .activation_checkpointing import checkpoint_activations

@@ -12,7 +12,8 @@ from typing import Any
 
 from aurora_m.workspace import Progress, fingerprint, read_json, write_json
 
-from .config import PhaseConfig, parents
+from .lineage import parents
+from .phase_config import PhaseConfig
 
 Chain = list[tuple[str, str]]  # (phase name, fingerprint), in order
 

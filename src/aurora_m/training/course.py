@@ -9,8 +9,9 @@ from aurora_m.workspace import DataError, Progress, RecipeError, format_count
 
 from .chain import Chain
 from .checkpoint import checkpoint_folder, first_at_or_after, list_checkpoints, read_record
-from .config import PhaseConfig, TrainConfig, ancestry, parents
+from .config import PhaseConfig, TrainConfig
 from .edits import is_finished, newest_record
+from .lineage import ancestry, parents
 from .rollback import leave_out_quarantined
 from .schedule import Segment, build_segments
 from .state import TrainingState, move_damaged, resume

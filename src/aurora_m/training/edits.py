@@ -14,7 +14,8 @@ from aurora_m.workspace import DataError, Progress, format_count
 
 from .chain import chain_fingerprints, fingerprints_of, mark_phase, read_mark, set_aside
 from .checkpoint import list_checkpoints, read_record
-from .config import PhaseConfig, TrainConfig, parents
+from .config import PhaseConfig, TrainConfig
+from .lineage import parents
 from .schedule import build_segments
 
 _EDITABLE = ("mixture", "tokens", "lr")  # of lr all that counts is in the segment

@@ -14,7 +14,7 @@ from aurora_m.model import IGNORED
 from aurora_m.tokens import Batch, load_tokenizer
 from aurora_m.workspace import RecipeError
 
-from .config import LossConfig, PhaseConfig
+from .phase_config import LossConfig, PhaseConfig
 
 
 def ignored_tokens(phases: list[PhaseConfig], tokenizer: Path) -> dict[str, np.ndarray]:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from aurora_m.workspace import RecipeError
 
-from .config import PhaseConfig, parents, phase_starts
+from .lineage import parents, phase_starts
+from .phase_config import PhaseConfig
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from aurora_m.workspace import DataError, Progress, RecipeError, read_json, writ
 from .activation_checkpointing import checkpoint_activations
 from .chain import Chain, chain_fingerprints, fingerprint_large, mark_phase, read_mark
 from .checkpoint import checkpoint_folder
-from .config import PhaseConfig, TrainConfig, planned_tokens
+from .config import PhaseConfig, TrainConfig
 from .course import Course
 from .device import pick_device, resolve_precision
 from .documents import fingerprint_documents, forget_documents, keep_documents, trained_on
@@ -35,6 +35,7 @@ from .float8 import check_float8, multiply_in_float8
 from .guardian import Guardian
 from .last_rate import read_last_rate
 from .ledger import heldout_domains, ledger_rows, read_base_bits, score_heldout, write_base_bits, write_ledger
+from .lineage import planned_tokens
 from .loss_weights import ignored_tokens
 from .merge import merge_after_training
 from .merge_budget import check_merge
