@@ -186,7 +186,7 @@ def test_ids_in_another_order_than_the_merges_are_mapped(like_gpt2):
 
 @pytest.mark.parametrize("kind", ["gpt2", "qwen2"])
 def test_documents_with_an_added_token_go_to_the_reference(shipped, kind):
-    backend = rewritten(shipped[kind]._tokenizer.backend, lambda content: None)
+    backend = rewritten(shipped[kind].tokenizer.backend, lambda content: None)
     backend.add_tokens(["(x|y)  "])
     encoder, added = Encoder(wrap(backend)), backend.token_to_id("(x|y)  ")
     documents = ["one (x|y)  two", "(x|y) three", "", "four (x|y)  (x|y)  ", "e\u0301 five"]
