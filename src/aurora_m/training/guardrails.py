@@ -19,8 +19,9 @@ from .rate_course import RateCourse
 from .schedule import Segment
 
 _PASSES = 3  # over the domains: each one's share depends a little on the others'
-_HOPELESS = 0.1  # a budget that is held with less than this probability at the ceiling ...
-_TIMES = 2  # ... so many measurements in a row is given up
+_HOPELESS = 0.1  # budgets that are held together with less than this probability at the ceiling ...
+_TIMES = 2  # ... so many measurements in a row are given up,
+_UNLIKELY = 0.5  # those of them that are held with less than this
 _FACTORS = (0.8, 0.65, 0.5, 0.35, 0.25, 0.15)  # of the planned rate, tried from the highest
 
 
@@ -107,7 +108,7 @@ class Guardrails:
         standings = {domain: self._stand(domain, ledger, past, factors, tokens) for domain in self.config.budget}
         factor = factors[-1][1]
         shares, needed = self._shares(standings, tokens, factor, before)
-        hopeless = self._hopeless(standings, tokens, factor)
+        hopeless = self._hopeless(standings, tokens, factor, shares)
         given_up = [name for name in hopeless if _in_a_row(name, earlier) + 1 >= _TIMES]
         said = {name for row in earlier for name in row["infeasible"]}
         if given_up and self.config.infeasible == "lower rate":
@@ -191,16 +192,23 @@ class Guardrails:
     def _shares(
         self, standings: dict[str, Standing], tokens: int, factor: float, before: dict[str, float]
     ) -> tuple[dict[str, float], dict[str, float | None]]:
-        """The least share of each that holds its budget, under the ceiling; and the one it needs without a ceiling."""
+        """The least share of each that holds its budget, and what each needs without a ceiling.
+
+        Needs that do not all fit under the ceiling are dealt it in proportion.
+        """
         shares = dict(before)
         needed: dict[str, float | None] = {}
         for _ in range(_PASSES):
             for domain, standing in standings.items():
-                others = sum(share for name, share in shares.items() if name != domain)
+                others = min(sum(share for name, share in shares.items() if name != domain), self.config.ceiling)
                 needed[domain] = self._needed(standing, domain, tokens, factor, others)
-                room = max(self.config.floor, self.config.ceiling - others)
                 wanted = needed[domain]
-                shares[domain] = room if wanted is None else min(wanted, room)
+                shares[domain] = self.config.ceiling if wanted is None else min(wanted, self.config.ceiling)
+        total = sum(shares.values())
+        if total > self.config.ceiling:
+            floor = self.config.floor
+            part = (self.config.ceiling - floor * len(shares)) / (total - floor * len(shares))
+            shares = {domain: floor + part * (share - floor) for domain, share in shares.items()}
         return shares, needed
 
     def _needed(self, standing: Standing, domain: str, tokens: int, factor: float, others: float) -> float | None:
@@ -235,18 +243,23 @@ class Guardrails:
         # Half is enough for the transient: it is a looser promise, and often passes before replay can act.
         return min(held, 2 * standing.probability(worst, limit))
 
-    def _hopeless(self, standings: dict[str, Standing], tokens: int, factor: float) -> list[str]:
-        """The domains whose budget even the ceiling will not hold at the end."""
-        if tokens >= self.end:
+    def _hopeless(
+        self, standings: dict[str, Standing], tokens: int, factor: float, shares: dict[str, float]
+    ) -> list[str]:
+        """The domains whose budgets these shares, which fill the ceiling, are not likely to hold.
+
+        None where all budgets together still have a chance.
+        """
+        if tokens >= self.end or sum(shares.values()) < self.config.ceiling - 1e-9:
             return []
-        others = self.config.floor * (len(standings) - 1)
-        hopeless = []
+        chances = {}
         for domain, standing in standings.items():
-            end, _ = standing.forecast(self._rest(tokens, factor, self.config.ceiling - others, self.config.ceiling))
+            end, _ = standing.forecast(self._rest(tokens, factor, shares[domain], self.config.ceiling))
             limit = float(np.log1p(self.config.budget[domain]))
-            if standing.probability(end, limit, self._errors.get(domain, 0.0)) < _HOPELESS:
-                hopeless.append(domain)
-        return hopeless
+            chances[domain] = standing.probability(end, limit, self._errors.get(domain, 0.0))
+        if np.prod(list(chances.values())) >= _HOPELESS:
+            return []
+        return [domain for domain, chance in chances.items() if chance < _UNLIKELY or chance == min(chances.values())]
 
     def _feasible_factor(self, standings: dict[str, Standing], tokens: int, factor: float) -> float:
         """The highest factor of the rate at which no budget is hopeless; where all are, the one that ends lowest.
@@ -254,8 +267,11 @@ class Guardrails:
         A lower rate also repairs more slowly, so that may be the factor there is.
         """
         tried = [factor, *(one for one in _FACTORS if one < factor)]
-        feasible = (one for one in tried if not self._hopeless(standings, tokens, one))
-        return next(feasible, None) or min(tried, key=lambda one: self._excess_at_ceiling(standings, tokens, one))
+        for one in tried:
+            shares, _ = self._shares(standings, tokens, one, dict.fromkeys(standings, self.config.floor))
+            if not self._hopeless(standings, tokens, one, shares):
+                return one
+        return min(tried, key=lambda one: self._excess_at_ceiling(standings, tokens, one))
 
     def _excess_at_ceiling(self, standings: dict[str, Standing], tokens: int, factor: float) -> float:
         """By how much the domains together miss their budgets with all the replay there may be, dealt evenly."""
