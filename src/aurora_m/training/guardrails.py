@@ -19,7 +19,7 @@ from .rate_course import RateCourse
 from .schedule import Segment
 
 _PASSES = 3  # over the domains: each one's share depends a little on the others'
-_HOPELESS = 0.1  # budgets that are held together with less than this probability at the ceiling ...
+_HOPELESS = 0.25  # budgets that are held together with less than this probability at the ceiling ...
 _TIMES = 2  # ... so many measurements in a row are given up,
 _UNLIKELY = 0.5  # those of them that are held with less than this
 _FACTORS = (0.8, 0.65, 0.5, 0.35, 0.25, 0.15)  # of the planned rate, tried from the highest
