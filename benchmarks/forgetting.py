@@ -229,12 +229,13 @@ def train_config(scale: Scale, strategy: Strategy | None, threads: int) -> Train
 
 
 def ledger_of(out: Path) -> dict[str, Any]:
-    """The ledger by domain: tokens seen, bits per byte."""
+    """The ledger by domain: tokens seen, bits per byte, and the base's in its own vocabulary."""
     rows = pl.read_parquet(out / "ledger.parquet")
     first = rows.filter(pl.col("domain") == OLD[0])
     return {
         "tokens": first["tokens"].to_list(),
         "phase": first["phase"].to_list(),
+        "base": {domain: rows.filter(pl.col("domain") == domain)["base_bpb"].to_list()[-1] for domain in DOMAINS},
         "bpb": {
             domain: [round(bpb, 5) for bpb in rows.filter(pl.col("domain") == domain)["bpb"].to_list()]
             for domain in DOMAINS

@@ -49,10 +49,15 @@ def change(row: Row, domain: str) -> float:
     return row["judged"][domain]["change"]
 
 
+def course(row: Row, domain: str) -> list[float]:
+    """Changes against the base on the way, by the ledger, which measures ten times."""
+    bpb = row["ledger"]["bpb"][domain]
+    base = row["ledger"].get("base", {}).get(domain) or bpb[0]
+    return [one / base - 1 for one in bpb]
+
+
 def worst(row: Row, domain: str) -> float:
-    """The highest change on the way, by the ledger, which measures ten times."""
-    course = row["ledger"]["bpb"][domain]
-    return max(course) / course[0] - 1
+    return max(course(row, domain))
 
 
 def learned(row: Row, reference: Row) -> float:
@@ -199,10 +204,15 @@ def draw_courses(results: Results, path: Path, names: list[str]) -> None:
         axes = figure.add_subplot(1, 2, place)
         for name in names:
             for number, row in enumerate(results.get(name, [])):
-                ledger = row["ledger"]
-                course = [bpb / ledger["bpb"][domain][0] - 1 for bpb in ledger["bpb"][domain]]
                 label = name if number == 0 else None
-                axes.plot(ledger["tokens"], course, color=colours[name], linewidth=1.2, alpha=0.8, label=label)
+                axes.plot(
+                    row["ledger"]["tokens"],
+                    course(row, domain),
+                    color=colours[name],
+                    linewidth=1.2,
+                    alpha=0.8,
+                    label=label,
+                )
         axes.axhline(0, color="#555555", linewidth=0.8)
         axes.set(title=domain, xlabel="tokens", ylabel="change against the base" if place == 1 else None)
         axes.xaxis.set_major_formatter(lambda tokens, _: f"{tokens / 1e6:g}M")
