@@ -191,7 +191,7 @@ def draw_pareto(results: Results, path: Path, title: str) -> None:
     axes.set(xlabel="forgotten: the worse of English and code, bits per byte against the base", title=title)
     axes.set_ylabel("new languages, bits per byte\nagainst no replay")
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(lambda share, _: f"{share:+.0%}")
+        axis.set_major_formatter(lambda share, _: f"{100 * share:+g}%")
     axes.legend(frameon=False)
     figure.savefig(path, metadata={"Date": None})
 
@@ -216,7 +216,7 @@ def draw_courses(results: Results, path: Path, names: list[str]) -> None:
         axes.axhline(0, color="#555555", linewidth=0.8)
         axes.set(title=domain, xlabel="tokens", ylabel="change against the base" if place == 1 else None)
         axes.xaxis.set_major_formatter(lambda tokens, _: f"{tokens / 1e6:g}M")
-        axes.yaxis.set_major_formatter(lambda share, _: f"{share:+.0%}")
+        axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:+g}%")
     axes.legend(frameon=False, fontsize=8)
     figure.savefig(path, metadata={"Date": None})
 
@@ -237,7 +237,7 @@ def draw_replay(results: Results, path: Path) -> None:
                 axes.step(tokens, [shares[0], *shares], where="pre", color=colours[name], alpha=0.8, label=label)
         axes.set(title=domain, xlabel="tokens", ylabel="replay" if place == 1 else None, ylim=(0, None))
         axes.xaxis.set_major_formatter(lambda tokens, _: f"{tokens / 1e6:g}M")
-        axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
+        axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g}%")
     axes.legend(frameon=False, fontsize=8)
     figure.savefig(path, metadata={"Date": None})
 
