@@ -56,7 +56,10 @@ def course(row: Row, domain: str) -> list[float]:
     return [one / base - 1 for one in bpb]
 
 
-def worst(row: Row, domain: str) -> float:
+def worst(row: Row, domain: str) -> float | None:
+    """The highest change on the way; None where it was not measured against the base."""
+    if row["strategy"].startswith("extended") and "base" not in row["ledger"]:
+        return None
     return max(course(row, domain))
 
 
@@ -80,9 +83,11 @@ def reference(results: Results, row: Row) -> Row | None:
 
 
 # ----------------------------------------------------------------------------------------------- tables
-def spread(values: Iterable[float], write: Callable[[float], str]) -> str:
+def spread(given: Iterable[float | None], write: Callable[[float], str]) -> str:
     """Mean and range over the seeds."""
-    values = list(values)
+    values = [value for value in given if value is not None]
+    if not values:
+        return "–"
     if len(values) == 1:
         return write(values[0])
     return f"{write(statistics.mean(values))} ({write(min(values))} to {write(max(values))})"
