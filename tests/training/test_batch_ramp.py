@@ -61,7 +61,10 @@ def test_a_ramp_rises_by_what_divides_its_ends_and_warms_up_in_its_own_steps():
     ]
     assert (one.sequences_per_step, one.sequences_together) == (20, 4)
     assert one.warmup_tokens == 50 * 40 + 10 * 80
-    assert build_segments([one, one])[1].start == one.step_tokens == 19_920 and one.steps == 164
+    assert (
+        build_segments([one, one.model_copy(update={"name": "next"})])[1].start == one.step_tokens == 19_920
+        and one.steps == 164
+    )
 
 
 def test_a_ramp_is_written_as_it_was_read():
