@@ -18,6 +18,7 @@ could wind up, since all of it is worked out anew from the measurements.
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -62,6 +63,14 @@ class Measurement:
     error: float
 
 
+def measurements_of(rows: list[dict[str, Any]], points: np.ndarray) -> list[Measurement]:
+    """Rows of the ledger, of one domain, whose tokens are among the places between which the pieces lie."""
+    return [
+        Measurement(int(np.searchsorted(points, row["tokens"])), math.log1p(row["change"]), row["change_stderr"] or 0.0)
+        for row in rows
+    ]
+
+
 @dataclass(frozen=True)
 class History:
     """A stretch that was lived through: the excess and the rate it began with, its course, and what was measured."""
@@ -79,17 +88,21 @@ class Belief:
     guesses: np.ndarray
     weights: np.ndarray
 
-    def after(self, history: History) -> "Standing":
-        """Where a domain stands that lived through `history`."""
-        return Standing(self, _live(self.guesses, history)[1])
+    def after(self, history: History, error: float = 0.0) -> "Standing":
+        """Where a domain stands that lived through `history`, and by what its held-out documents may mislead."""
+        return Standing(self, _live(self.guesses, history)[1], error)
 
 
 @dataclass(frozen=True)
 class Standing:
-    """A belief, and F by each of its guesses at one moment: float64[guesses]."""
+    """A belief, and F by each of its guesses at one moment: float64[guesses].
+
+    `error`: the standard error of the domain's excess, which its held-out documents carry from now to the end.
+    """
 
     belief: Belief
     forgotten: np.ndarray
+    error: float = 0.0
 
     def forecast(self, rest: Course) -> tuple[np.ndarray, np.ndarray]:
         """The excess at the end of `rest`, and the highest on the way: float64[guesses] both."""

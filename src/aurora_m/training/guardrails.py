@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from .config import PhaseConfig
-from .forgetting_model import DEFAULT_PRIOR, Course, History, Measurement, Prior, Standing, believe
+from .forgetting_model import DEFAULT_PRIOR, Course, History, Prior, Standing, believe, measurements_of
 from .guardrails_config import GuardrailsConfig
 from .rate_course import RateCourse
 from .schedule import Segment
@@ -103,8 +103,6 @@ class Guardrails:
         past = [one for one in own if one["tokens"] < max(tokens, self.start + 1)]
         before = {domain: past[-1]["shares"].get(domain, 0.0) for domain in self.config.budget}
         factors = [(self.start, 1.0), *((row["tokens"], row["rate_factor"]) for row in earlier)]
-        # What the held-out documents say of the domain is off by as much at the end as it is now: they are the same.
-        self._errors = {row["domain"]: row["change_stderr"] or 0.0 for row in ledger if row["tokens"] <= tokens}
         standings = {domain: self._stand(domain, ledger, past, factors, tokens) for domain in self.config.budget}
         factor = factors[-1][1]
         shares, needed = self._shares(standings, tokens, factor, before)
@@ -161,16 +159,11 @@ class Guardrails:
         )
         points = self._rates.points(self.start, tokens, places)
         course = self._course(points, past, domain, factors)
-        measurements = [
-            Measurement(
-                int(np.searchsorted(points, row["tokens"])),
-                float(np.log1p(row["change"])),
-                row["change_stderr"] or 0.0,
-            )
-            for row in measured
-        ]
-        history = History(start, self._rates.start_rate, course, measurements)
-        return believe([history], self.prior).after(history)
+        history = History(start, self._rates.start_rate, course, measurements_of(measured, points))
+        # What the held-out documents say of the domain is off by as much at the end as it is now: they are the same.
+        last = [*begun, *measured][-1:]
+        error = last[0]["change_stderr"] or 0.0 if last else 0.0
+        return believe([history], self.prior).after(history, error)
 
     def _course(
         self, points: np.ndarray, past: list[dict[str, Any]], domain: str, factors: list[tuple[int, float]]
@@ -185,9 +178,7 @@ class Guardrails:
         return Course(progress * factor, rate * factor, own, every)
 
     def _rest(self, tokens: int, factor: float, own: float, all_replay: float) -> Course:
-        progress, rate = self._rates.between(self._rates.points(tokens, self.end, []))
-        n = len(progress)
-        return Course(progress * factor, rate * factor, np.full(n, own), np.full(n, all_replay))
+        return self._rates.course(self._rates.points(tokens, self.end, []), own, all_replay, factor)
 
     def _shares(
         self, standings: dict[str, Standing], tokens: int, factor: float, before: dict[str, float]
@@ -236,7 +227,7 @@ class Guardrails:
         """That the budget is held at the end and its multiple on the way, of what replay can still do about it."""
         budget = self.config.budget[domain]
         end, worst = standing.forecast(self._rest(tokens, factor, own, all_replay))
-        held = standing.probability(end, float(np.log1p(budget)), self._errors.get(domain, 0.0))
+        held = standing.probability(end, float(np.log1p(budget)), standing.error)
         if self.config.transient is None:
             return held
         limit = float(np.log1p(self.config.transient * budget))
@@ -256,7 +247,7 @@ class Guardrails:
         for domain, standing in standings.items():
             end, _ = standing.forecast(self._rest(tokens, factor, shares[domain], self.config.ceiling))
             limit = float(np.log1p(self.config.budget[domain]))
-            chances[domain] = standing.probability(end, limit, self._errors.get(domain, 0.0))
+            chances[domain] = standing.probability(end, limit, standing.error)
         if np.prod(list(chances.values())) >= _HOPELESS:
             return []
         return [domain for domain, chance in chances.items() if chance < _UNLIKELY or chance == min(chances.values())]
@@ -317,7 +308,7 @@ class Guardrails:
             share_before=before[domain],
             share=shares[domain],
             needed=needed,
-            probability=standing.probability(end, float(np.log1p(budget)), self._errors.get(domain, 0.0)),
+            probability=standing.probability(end, float(np.log1p(budget)), standing.error),
         )
 
 

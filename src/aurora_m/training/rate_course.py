@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from .forgetting_model import Course
 from .schedule import Segment
 
 _PIECES = 48  # of a phase, at least
@@ -36,3 +37,8 @@ class RateCourse:
         """Progress from each point to the next, and the rate at the latter."""
         done = np.interp(points, self._fine, self._done)
         return np.diff(done), np.interp(points[1:], self._fine, self._rates)
+
+    def course(self, points: np.ndarray, own: float, all_replay: float, factor: float = 1.0) -> Course:
+        """The stretch through these points with shares that stay, and a rate `factor` times as high."""
+        progress, rate = self.between(points)
+        return Course(progress * factor, rate * factor, np.full(len(progress), own), np.full(len(progress), all_replay))

@@ -20,7 +20,7 @@ from aurora_m.model import BaseConfig
 from aurora_m.workspace import Progress, RecipeError, fingerprint, read_json, write_json
 
 from .config import CheckpointConfig, PhaseConfig, TelemetryConfig, TrainConfig
-from .forgetting_model import Course, History, Measurement, Standing, believe
+from .forgetting_model import Course, History, Standing, believe, measurements_of
 from .guardrails_config import GuardrailsConfig
 from .mixtures import epoch_tokens
 from .rate_course import RateCourse
@@ -214,19 +214,19 @@ def choose(
     guarded = list(guardrails.budget)
     standings = {domain: _stand(domain, guarded, results, whole) for domain in guarded}
     learning = LearningCurve.fit(results, guarded, whole)
-    rest = whole.between(whole.points(start, start + phase.step_tokens, []))
+    points = whole.points(start, start + phase.step_tokens, [])
     choices = []
     for factor in factors:
-        shares = _least_shares(guardrails, standings, rest, factor)
+        shares = _least_shares(guardrails, standings, whole, points, factor)
         dealt = {domain: guardrails.ceiling if share is None else share for domain, share in shares.items()}
         total = min(guardrails.ceiling, sum(dealt.values()))
         forecast = {}
         for domain, standing in standings.items():
-            end, _ = standing.forecast(_course(rest, factor, min(dealt[domain], total), total))
+            end, _ = standing.forecast(whole.course(points, min(dealt[domain], total), total, factor))
             middle, low, high = (float(np.expm1(standing.quantile(end, q))) for q in (0.5, 0.1, 0.9))
             forecast[domain] = (middle, low, high)
         feasible = all(share is not None for share in shares.values()) and sum(dealt.values()) <= guardrails.ceiling
-        learned = learning.against_no_replay(rest, factor, total)
+        learned = learning.against_no_replay(whole.between(points), factor, total)
         choices.append(Choice(factor, factor * segment.peak, shares, forecast, learned, feasible))
     return sorted(choices, key=lambda choice: (not choice.feasible, choice.learned[0]))
 
@@ -238,13 +238,7 @@ def _stand(domain: str, guarded: list[str], results: list[dict[str, Any]], whole
         trial = PhaseConfig.model_validate(result["phase"])
         rows = [row for row in result["ledger"] if row["domain"] == domain and row["tokens"] > 0]
         course, points = _trial_course(trial, whole, [row["tokens"] for row in rows], guarded, domain)
-        measured = [
-            Measurement(
-                int(np.searchsorted(points, row["tokens"])), math.log1p(row["change"]), row["change_stderr"] or 0.0
-            )
-            for row in rows
-        ]
-        histories.append(History(0.0, 0.0, course, measured))
+        histories.append(History(0.0, 0.0, course, measurements_of(rows, points)))
     nothing = Course(*(np.empty(0) for _ in range(4)))
     return believe(histories).after(History(0.0, 0.0, nothing, []))
 
@@ -255,21 +249,13 @@ def _trial_course(
     count = trial.step_tokens
     rates = RateCourse(segment_of(trial), 0, count, unit=whole)
     points = rates.points(0, count, places)
-    progress, rate = rates.between(points)
-    n = len(progress)
     total = sum(trial.mixture.get(name, 0.0) for name in guarded)
     own = trial.mixture.get(domain, 0.0) if domain else 0.0
-    return Course(progress, rate, np.full(n, own), np.full(n, total)), points
-
-
-def _course(rest: tuple[np.ndarray, np.ndarray], factor: float, own: float, total: float) -> Course:
-    progress, rate = rest
-    n = len(progress)
-    return Course(progress * factor, rate * factor, np.full(n, own), np.full(n, total))
+    return rates.course(points, own, total), points
 
 
 def _least_shares(
-    guardrails: GuardrailsConfig, standings: dict[str, Standing], rest: tuple[np.ndarray, np.ndarray], factor: float
+    guardrails: GuardrailsConfig, standings: dict[str, Standing], whole: RateCourse, points: np.ndarray, factor: float
 ) -> dict[str, float | None]:
     """The least share of each domain that holds its budget, the others' being what they need."""
     shares: dict[str, float | None] = dict.fromkeys(standings, guardrails.floor)
@@ -279,10 +265,10 @@ def _least_shares(
             others = sum(share or 0.0 for name, share in shares.items() if name != domain)
             limit = math.log1p(guardrails.budget[domain])
             shares[domain] = None
-            for share in grid:
-                end, _ = standing.forecast(_course(rest, factor, float(share), min(1.0, float(share) + others)))
+            for share in grid.tolist():
+                end, _ = standing.forecast(whole.course(points, share, min(1.0, share + others), factor))
                 if standing.probability(end, limit) >= guardrails.confidence:
-                    shares[domain] = float(share)
+                    shares[domain] = share
                     break
     return shares
 
