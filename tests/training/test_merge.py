@@ -150,30 +150,17 @@ def test_changed_shares_score_only_the_new_candidates(out, tokens, monkeypatch):
 
 
 KILLER = """
-import os, shutil, signal, sys
+import sys
 from pathlib import Path
 import aurora_m.training.stage
 from aurora_m.training import merge_trained
+from tests.training.killed import finished
 from tests.training.test_merge import MERGE, QUIET
 from tests.training.opposed import opposed_base, opposed_config
 
 def work(out, kill_at):
-    child = os.fork()
-    if child == 0:
-        count = 0
-        def counted(function):
-            def call(*arguments, **settings):
-                nonlocal count
-                count += 1
-                if count == kill_at:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                return function(*arguments, **settings)
-            return call
-        for owner, name in ((Path, "rename"), (Path, "replace"), (Path, "mkdir"), (Path, "unlink"), (shutil, "rmtree")):
-            setattr(owner, name, counted(getattr(owner, name)))
-        merge_trained(opposed_config(merge=MERGE), opposed_base(), Path(sys.argv[1]), out, progress=QUIET)
-        os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    config = opposed_config(merge=MERGE)
+    return finished(lambda: merge_trained(config, opposed_base(), Path(sys.argv[1]), out, progress=QUIET), kill_at)
 
 for out in map(Path, sys.argv[2:]):
     kills = 0

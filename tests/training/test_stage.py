@@ -178,33 +178,18 @@ def test_a_second_signal_stops_at_once(tokens, tmp_path, monkeypatch):
 
 
 KILLER = """
-import os, signal, shutil, sys
+import os, sys
 from pathlib import Path
 import aurora_m.training.stage
-from tests.conftest import REPOSITORY
+from tests.training.killed import TOUCHES, finished
 from tests.training.synthetic import tiny_base, tiny_config
 from aurora_m.workspace import Progress
 
 def work(out, kill_at):
-    '''Trains in a child that kills itself -9 before its kill_at-th touch of the disk; returns whether it finished.'''
-    child = os.fork()
-    if child == 0:
-        count = 0
-        def counted(function):
-            def call(*arguments, **settings):
-                nonlocal count
-                count += 1
-                if count == kill_at:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                return function(*arguments, **settings)
-            return call
-        for owner, name in ((Path, "rename"), (Path, "replace"), (Path, "mkdir"), (Path, "open"), (Path, "unlink"),
-                            (shutil, "rmtree"), (os, "fsync")):
-            setattr(owner, name, counted(getattr(owner, name)))
-        aurora_m.training.stage.train(
-            tiny_config(), tiny_base(), Path(sys.argv[1]), out, seed=1, base_folder=None, progress=Progress(quiet=True))
-        os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    return finished(
+        lambda: aurora_m.training.stage.train(
+            tiny_config(), tiny_base(), Path(sys.argv[1]), out, seed=1, base_folder=None, progress=Progress(quiet=True)),
+        kill_at, [*TOUCHES, (Path, "open"), (os, "fsync")])
 
 for kill_at in map(int, sys.argv[3:]):
     out = Path(sys.argv[2]) / str(kill_at)
