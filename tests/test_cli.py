@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from tests.conftest import REPOSITORY
 from tests.small_run import aurora, make_project
 
 COMMANDS = [
@@ -17,8 +18,12 @@ COMMANDS = [
     "report",
     "explain",
     "plan",
+    "probe",
     "launch",
     "show",
+    "ledger",
+    "merge",
+    "fertility",
     "inspect",
     "train-classifier",
     "learn-stop-words",
@@ -68,3 +73,10 @@ def test_showing_what_is_no_run_says_so(tmp_path):
     result = aurora("show", tmp_path, cwd=tmp_path)
     assert result.returncode == 1
     assert "is no run folder" in result.stderr
+
+
+@pytest.mark.parametrize("option", [("--rates", "0"), ("--part", "0"), ("--shares", "0,1"), ("--shares", "much")])
+def test_a_probe_of_nothing_is_refused_before_anything_runs(option, tmp_path):
+    result = aurora("probe", REPOSITORY / "recipes/quickstart.yaml", *option, cwd=tmp_path)
+    assert result.returncode == 2 and f"{option[0]} {option[1]}: expected numbers" in result.stderr
+    assert not list(tmp_path.iterdir())

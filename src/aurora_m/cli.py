@@ -247,17 +247,19 @@ def probe(
     from .workspace import Progress
 
     trials = Trials(
-        _shares("--part", part)[0], tuple(_shares("--shares", shares)), tuple(_shares("--rates", rates, most=10.0))
+        _shares("--part", part, 0.001, 1)[0],
+        tuple(_shares("--shares", shares, 0, 0.95)),
+        tuple(_shares("--rates", rates, 0.001, 10)),
     )
     result = run_probe(Recipe.load(recipe, changes), trials, runs=runs, progress=Progress(quiet=quiet))
     Console().print(describe_probe(result))
 
 
-def _shares(option: str, text: str, most: float = 1.0) -> list[float]:
+def _shares(option: str, text: str, least: float, most: float) -> list[float]:
     """Shares such as `0,15%,0.4`.
 
     Raises:
-        RecipeError: one is no number from 0 to `most`, or all are one.
+        RecipeError: one is no number from `least` to `most`.
     """
     from .workspace import RecipeError, parse_share
 
@@ -265,8 +267,8 @@ def _shares(option: str, text: str, most: float = 1.0) -> list[float]:
         values = [parse_share(one) for one in text.split(",")]
     except ValueError:
         values = []
-    if not values or not all(0 <= value <= most for value in values):
-        raise RecipeError(f"{option} {text}: expected numbers from 0 to {most:g}, such as 0,15%,0.4")
+    if not values or not all(least <= value <= most for value in values):
+        raise RecipeError(f"{option} {text}: expected numbers from {least:g} to {most:g}, such as 0,15%,0.4")
     return values
 
 

@@ -477,8 +477,6 @@ def probe(recipe: Recipe, trials: training.Trials, *, runs: str | Path = "runs",
         AuroraError: as `run`.
     """
     folder = Path(runs).absolute() / recipe.name
-    for stage in ("curate", "tokenize"):
-        run(recipe, runs=runs, only=stage, progress=progress)
     base_folder = _base_folder(recipe)
     if base_folder is None:
         base_folder = folder / FOLDERS["train"] / "base" / "model"
@@ -487,6 +485,8 @@ def probe(recipe: Recipe, trials: training.Trials, *, runs: str | Path = "runs",
                 "probe continues a base, and this recipe trains its own, which is not there yet: run "
                 "`aurora-m train` up to the end of phase base first, or give base.path"
             )
+    for stage in ("curate", "tokenize"):
+        run(recipe, runs=runs, only=stage, progress=progress)
     with lock_run(folder):
         return training.probe(
             recipe.train,

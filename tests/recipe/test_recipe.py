@@ -316,3 +316,8 @@ def test_explain_says_what_is_guarded(tmp_path):
     console = Console(width=400, record=True)
     console.print(explain_recipe(Recipe.load(REPOSITORY / "recipes" / "aurora-m-15b-guarded.yaml"), tmp_path))
     assert "en 1, code 1; replay moves from 0.5% each to 50%" in console.export_text()
+
+
+def test_an_unknown_guarded_domain_is_refused_when_the_recipe_is_read():
+    with pytest.raises(RecipeError, match="train.guardrails: domain 'kode' is not among the domains; did you mean"):
+        Recipe.load(REPOSITORY / "recipes" / "quickstart.yaml", ["train.guardrails={en: 1%, kode: 1%}"])

@@ -87,7 +87,10 @@ class Recipe(Section):
                 check_shares(phase.name, {**phase.mixture, **dict.fromkeys(dealt, evenly)}, list(self.domains))
             except ValueError as error:
                 complaints.append(str(error))
-        others = {"train.fim": self.train.fim.domains if self.train.fim else []}
+        others = {
+            "train.fim": self.train.fim.domains if self.train.fim else [],
+            "train.guardrails": list(self.train.guardrails.budget) if self.train.guardrails else [],
+        }
         for phase in self.train.phases:
             others[f"phase {phase.name}: loss.weights"] = list(phase.loss.weights) if phase.loss else []
         if self.tokenizer.train:
